@@ -1,0 +1,78 @@
+"""Where everything stands below the build folder: each folder is named by what its files depend on.
+
+<recipe>/spec/{model,data}.json                                   parts of the recipe
+<recipe>/{model.pt2,calibration,evaluation,reference.safetensors} float model, data, its outputs
+<recipe>/<variant>/spec/{variant,measure,checks}.json
+<recipe>/<variant>/<backend>/{quantized.pt2,quantize.json}        what the backend's quantizer made
+<recipe>/<variant>/<backend>/{program.*,lower.json,host.safetensors}
+<recipe>/<variant>/<backend>/<target>/bundle.tar
+<recipe>/<variant>/<backend>/<target>/<device>/{device,samples,verdict}.json, outputs.safetensors
+runtime/<target>/{target.json,executorch.whl,runner,lib/*.so}
+tools/{python,<target>}.json                                      versions of the tools
+summary.json
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.errors import UserError
+
+
+def device_folder(name: str) -> str:
+    """The name of a device as a folder: `qemu:cortex-a72` is `qemu-cortex-a72`."""
+    return name.replace(":", "-")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders of one job below `build`."""
+
+    build: Path
+    recipe_name: str
+    variant_name: str
+    backend: str
+    target: str
+
+    @property
+    def recipe(self) -> Path:
+        return self.build / self.recipe_name
+
+    @property
+    def folder_note(self) -> Path:
+        """Where the recipe stands, for checks that are run by hand."""
+        return self.recipe / "spec/folder.txt"
+
+    @property
+    def variant(self) -> Path:
+        return self.recipe / self.variant_name
+
+    @property
+    def program(self) -> Path:
+        return self.variant / self.backend
+
+    @property
+    def bundle(self) -> Path:
+        return self.program / self.target / "bundle.tar"
+
+    @property
+    def runtime(self) -> Path:
+        return self.build / "runtime" / self.target
+
+    def device(self, name: str) -> Path:
+        return self.bundle.parent / device_folder(name)
+
+    @classmethod
+    def of_bundle(cls, bundle: Path) -> Layout:
+        """The layout that a bundle in a build folder belongs to."""
+        folder = bundle.absolute().parent
+        above = list(folder.parents)
+        if len(above) < 4 or not (above[2] / "evaluation.safetensors").is_file():
+            raise UserError(
+                "does not stand in a build folder, beside its evaluation data",
+                where=str(bundle),
+                hint="such as build/digits/int8/xnnpack/arm64/bundle.tar; scons bundles makes it",
+            )
+        recipe, variant, backend, target = folder.parts[-4:]
+        return cls(above[3], recipe, variant, backend, target)
