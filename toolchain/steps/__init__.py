@@ -1,0 +1,1 @@
+"""The programs that the build graph runs: `python -m toolchain.steps.<verb>`."""

@@ -1,0 +1,80 @@
+"""The main that all steps share.
+
+A step is a function whose parameters are its command line:
+
+    def run(*, program: Path, samples: int, out: Path) -> None: ...
+
+    if __name__ == "__main__":
+        step(run)
+
+    python -m toolchain.steps.NAME --program=a.pte --samples=3 --out=b.json
+
+`Path`, `str`, `int` and `list[Path]` (the option is repeated) are understood; a parameter with a
+default may be left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import inspect
+import os
+import signal
+import sys
+import traceback
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+from toolchain import errors
+
+PR_SET_PDEATHSIG = 1
+INTERRUPTED = 128 + signal.SIGINT
+PARENT = "SLIPWAY_PARENT"  # process number of the build that started this step
+
+
+def step(run: Callable[..., None]) -> typing.NoReturn:
+    """Parse the command line for `run`, call it, and exit."""
+    end_with_parent()
+    parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).stem, description=run.__doc__)
+    hints = typing.get_type_hints(run)
+    for name, parameter in inspect.signature(run).parameters.items():
+        many = hints[name] == list[Path]
+        required = parameter.default is inspect.Parameter.empty
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=Path if many else hints[name],
+            action="append" if many else "store",
+            required=required and not many,
+            default=([] if many else None) if required else parameter.default,
+        )
+    try:
+        with errors.shown():
+            run(**vars(parser.parse_args()))
+    except OSError as error:  # a full disk, a folder that is not writable
+        errors.show(errors.InfraError(f"this machine says: {error}"))
+        raise SystemExit(errors.InfraError.exit_status) from None
+    except Exception:  # noqa: BLE001 (a defect of ours; it must not count as a failed check)
+        traceback.print_exc()
+        errors.show(
+            errors.InfraError("the lines above are a defect of Slipway: please report them")
+        )
+        raise SystemExit(errors.InfraError.exit_status) from None
+    except KeyboardInterrupt:  # Ctrl-C reaches every process of the build; SCons tells of it
+        raise SystemExit(INTERRUPTED) from None
+    raise SystemExit(0)
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process when the build that started it dies, even by SIGKILL."""
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it died before the call above
+        raise SystemExit(errors.InfraError.exit_status)
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"  {text}", flush=True)
