@@ -1,0 +1,62 @@
+"""What every device can do.
+
+A driver is one file of this package with one function:
+
+    def connect(unit: schema.Device) -> AbstractContextManager[Device]
+
+Entering the context makes the device ready (boots a board, logs in over SSH) and an empty work
+folder on it; leaving it removes the folder and whatever was started.
+Every method raises `InfraError` when the device, not the program on it, is at fault.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a command on a device ended.
+
+    status: exit status, or 128 + signal number as a shell reports it.
+    """
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def signal(self) -> str | None:
+        """Name of the signal that ended the command, such as `SIGSEGV`, or None."""
+        if self.status <= 128:
+            return None
+        try:
+            return signal.Signals(self.status - 128).name
+        except ValueError:
+            return None
+
+
+class Device(Protocol):
+    """A unit that runs bundles. All names are relative to its work folder."""
+
+    name: str
+    emulated: bool
+
+    def facts(self) -> dict[str, str]:
+        """Identity for provenance: cpu, machine, kernel, libc (glibc version), memory, …"""
+
+    def put(self, files: Mapping[str, Path]) -> None:
+        """Copy local files to the given names; modes are kept, digests verified on the device."""
+
+    def run(self, argv: Sequence[str], *, timeout: float) -> Completed:
+        """Run a command in the work folder with an empty environment.
+
+        timeout: seconds; when they have passed, the command is killed and InfraError raised.
+        """
+
+    def get(self, name: str, to: Path) -> None:
+        """Copy a file of the work folder to this machine."""
