@@ -1,0 +1,142 @@
+"""Build the recipe's model, load its weights, and export it as a float program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain import loading, programs
+from toolchain.atomic import write_bytes
+from toolchain.errors import UserError
+from toolchain.schema import Model, Tensor, decode_json, shown
+from toolchain.steps.main import step
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+LINES = 6  # of what torch.export says when it fails
+
+
+def run(*, model: Path, folder: Path, out: Path) -> None:
+    """Write the program of the model that the JSON file `model` describes."""
+    programs.prepare_torch()
+    wanted = decode_json(Model, model)
+    if wanted.program is not None:
+        program = _exported(wanted, wanted.program, folder)
+    else:
+        with loading.importable(folder):
+            program = _export(wanted, folder)
+    write_bytes(out, programs.to_bytes(program))
+
+
+def _export(wanted: Model, folder: Path) -> ExportedProgram:
+    import torch
+
+    factory = str(wanted.factory)
+    build = loading.load(factory, folder)
+    torch.manual_seed(0)  # a factory without weights gives the same model each time
+    with loading.blamed(factory, folder):
+        module = build()
+    if not isinstance(module, torch.nn.Module):
+        raise UserError(
+            f"gave {type(module).__name__}, and a torch.nn.Module is wanted", where=factory
+        )
+    if wanted.weights is not None:
+        where = f"{shown(folder / 'recipe.toml')}: [model].weights"
+        loading.load_weights(module, folder / wanted.weights, wanted.sha256, where)
+    module.eval()
+    inputs = _example(wanted.inputs)
+    _check_inputs_fit(module, inputs, wanted, folder)
+    try:
+        with torch.no_grad():
+            return torch.export.export(module, inputs)
+    except Exception as error:  # the user's model decides what export raises
+        reason = [line for line in str(error).splitlines() if line.strip()][:LINES]
+        raise UserError(
+            f"torch.export cannot export the model: {type(error).__name__}\n    "
+            + "\n    ".join(reason or ["(it gave no reason)"]),
+            where=factory,
+            hint="usual causes: a branch on a tensor's value (torch.where, torch.cond), a call of "
+            "numpy or .item() in forward;\n  https://docs.pytorch.org/docs/stable/export.html",
+        ) from error
+
+
+def _check_inputs_fit(
+    module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], wanted: Model, folder: Path
+) -> None:
+    """Run the model once: its own error for wrong inputs is clearer than that of an export."""
+    import torch
+
+    factory = str(wanted.factory)
+    try:
+        with torch.no_grad(), loading.blamed(factory, folder):
+            outputs = module(*inputs)
+    except UserError as error:
+        raise UserError(
+            f"the model does not run on the inputs of the recipe, {_described(wanted.inputs)}: "
+            f"{error.message}",
+            where=error.where,
+            hint=f"mend [model].inputs in {shown(folder / 'recipe.toml')}, or the model",
+        ) from error
+    programs.leaves(outputs)
+
+
+def _exported(wanted: Model, name: str, folder: Path) -> ExportedProgram:
+    """A program that was exported before, if it takes the inputs that the recipe declares."""
+    where = f"{shown(folder / 'recipe.toml')}: [model]"
+    loading.check_digest(folder / name, wanted.sha256, f"{where}.sha256")
+    program = programs.from_file(folder / name)
+    own = [n.meta["val"] for n in _user_inputs(program)]
+    found = [(tuple(value.shape), str(value.dtype)) for value in own]
+    declared = [(i.shape, f"torch.{i.dtype}") for i in wanted.inputs]
+    if found != declared:
+        listed = ", ".join(f"{list(shape)} {kind[6:]}" for shape, kind in found)
+        raise UserError(
+            f"'{name}' takes {listed or 'nothing'}, the recipe says {_described(wanted.inputs)}",
+            where=f"{where}.inputs",
+        )
+    if operators := sorted(_in_training(program)):
+        raise UserError(
+            f"'{name}' was exported in training mode: {', '.join(operators)}",
+            where=f"{where}.program",
+            hint="its answers would be random: export model.eval()",
+        )
+    return program
+
+
+def _in_training(program: ExportedProgram) -> set[str]:
+    """Operators that behave as in training; their schema has a flag `train` or `training`."""
+    found = set()
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        for argument, value in zip(schema.arguments if schema else (), node.args, strict=False):
+            if argument.name in ("train", "training") and value is True:
+                found.add(str(node.target))
+    return found
+
+
+def _user_inputs(program: ExportedProgram) -> list[Any]:
+    names = set(program.graph_signature.user_inputs)
+    return [n for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+
+
+def _example(inputs: tuple[Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Inputs to trace with: noise, and zeros where numbers may be indices."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.randn(wanted.shape, generator=generator).to(getattr(torch, wanted.dtype))
+        if wanted.dtype.startswith("float")
+        else torch.zeros(wanted.shape, dtype=getattr(torch, wanted.dtype))
+        for wanted in inputs
+    )
+
+
+def _described(inputs: tuple[Tensor, ...]) -> str:
+    return ", ".join(f"{list(wanted.shape)} {wanted.dtype}" for wanted in inputs)
+
+
+if __name__ == "__main__":
+    step(run)

@@ -1,0 +1,25 @@
+"""Lower a quantized program to what a backend's runtime loads, and report what it took over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toolchain import backends, programs
+from toolchain.atomic import write_bytes, write_json
+from toolchain.steps.main import say, step
+
+
+def run(*, quantized: Path, backend: str, out: Path, report: Path) -> None:
+    """Write the program for `backend`, and which operators are delegated and which are not."""
+    programs.prepare_torch()
+    program, found = backends.load(backend).lower(programs.from_file(quantized))
+    left = found["operators"]["undelegated"]
+    if left:
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(left.items()))
+        say(f"{backend} leaves undelegated: {listed} ({found['delegates']} delegates)")
+    write_bytes(out, program)
+    write_json(report, found)
+
+
+if __name__ == "__main__":
+    step(run)
