@@ -1,0 +1,145 @@
+"""Take a verdict from a measurement: the checks of `device_tests`, run on its figures.
+
+infra-error    the measurement broke off; nothing is said of the product
+fail           a check failed, or the program did not run on the device
+inconclusive   no check failed, but one could not be decided
+pass           every limit of the recipe holds
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from toolchain import metrics, stats
+from toolchain.atomic import write_json
+from toolchain.errors import InfraError
+from toolchain.steps.main import step
+
+TESTS = Path(__file__).parents[2] / "device_tests"
+DESCRIPTION = ("recipe", "variant", "scheme", "backend", "target")
+
+
+def run(
+    *,
+    samples: Path,
+    outputs: Path,
+    data: Path,
+    reference: Path,
+    host: Path,
+    checks: Path,
+    metric: str,
+    folder: Path,
+    out: Path,
+) -> None:
+    """Judge the measurement in `samples` and `outputs` against the limits in `checks`."""
+    measured = json.loads(samples.read_bytes())
+    verdict: dict[str, Any] = {name: measured[name] for name in DESCRIPTION}
+    verdict |= {"device": measured["device"]["name"], "metric": metric, "unchecked": []}
+    verdict |= dict.fromkeys(stats.FIGURES) | stats.sizes(measured["bytes"])
+    if measured["status"] == "measured":
+        verdict |= figures_of(measured, outputs, data, reference, host, metric, folder)
+        verdict |= judged(verdict, checks)
+    else:
+        verdict |= {"verdict": _BROKEN[measured["status"]], "reasons": [measured["reason"]]}
+    verdict["load"] = measured["load"]
+    verdict["provenance"] = measured["provenance"]
+    write_json(out, verdict)
+
+
+_BROKEN = {"failed": "fail", "infra-error": "infra-error"}
+
+
+def figures_of(
+    measured: dict[str, Any],
+    outputs: Path,
+    data: Path,
+    reference: Path,
+    host: Path,
+    metric: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """`stats.figures` and `stats.sizes` of the files of a build."""
+    return stats.sizes(measured["bytes"]) | stats.figures(
+        measured,
+        load_file(outputs),
+        reference=load_file(reference),
+        host=load_file(host),
+        label=load_file(data).get("label"),
+        metric=metrics.find(metric, folder),
+    )
+
+
+def judged(figures: dict[str, Any], checks: Path) -> dict[str, Any]:
+    """The verdict of `device_tests` on `figures`, with what failed and what had no limit."""
+    outcome = _Outcome()
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "figures.json"
+        write_json(file, figures)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            status = pytest.main(
+                [
+                    str(TESTS),
+                    f"--rootdir={TESTS}",
+                    f"--figures={file}",
+                    f"--checks={checks.absolute()}",
+                    "-qq",
+                    "-p",
+                    "no:cacheprovider",
+                ],
+                plugins=[outcome],
+            )
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or outcome.errors:
+        raise InfraError(f"the checks themselves broke:\n{said.getvalue()}", where=str(TESTS))
+    if outcome.failed:
+        verdict = "fail"
+    elif outcome.undecided:
+        verdict = "inconclusive"
+    else:
+        verdict = "pass"
+    return {
+        "verdict": verdict,
+        "reasons": outcome.failed + outcome.undecided,
+        "unchecked": outcome.unchecked,
+    }
+
+
+class _Outcome:
+    """A pytest plugin that keeps what each check said."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+        self.undecided: list[str] = []
+        self.unchecked: list[str] = []
+        self.errors: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call":
+            if report.failed:
+                self.errors.append(report.longreprtext)
+            return
+        if report.failed:
+            self.failed.append(_message(report))
+        elif report.skipped and hasattr(report, "wasxfail"):
+            self.undecided.append(report.wasxfail.removeprefix("reason: "))
+        elif report.skipped and isinstance(report.longrepr, tuple):
+            self.unchecked.append(str(report.longrepr[2]).removeprefix("Skipped: "))
+
+
+def _message(report: pytest.TestReport) -> str:
+    """The first line of what an assertion said."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message: str = crash.message if crash else report.longreprtext
+    return message.removeprefix("AssertionError: ").splitlines()[0]
+
+
+if __name__ == "__main__":
+    step(run)

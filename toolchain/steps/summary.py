@@ -1,0 +1,152 @@
+"""Gather the verdicts of one build into summary.json and a table; exit with the worst verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from toolchain.atomic import write_json
+from toolchain.errors import CheckFailed, InfraError
+from toolchain.steps.main import step
+
+EXIT = {
+    "pass": 0,
+    "infra-error": InfraError.exit_status,
+    "inconclusive": CheckFailed.exit_status,
+    "fail": CheckFailed.exit_status,
+}
+KEY = ("recipe", "variant", "backend", "target", "device")
+
+
+def run(*, verdict: list[Path], out: Path) -> None:
+    """Write the summary of all verdict files to `out` and show it."""
+    rows = [json.loads(path.read_bytes()) for path in verdict]
+    for row in rows:
+        row["findings"] = findings(row, rows)
+    write_json(out, rows)
+    print(page(rows, out), flush=True)
+    worst = sorted({row["verdict"] for row in rows}, key=list(EXIT).index)[-1]
+    raise SystemExit(EXIT[worst])
+
+
+def findings(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """What a person should know though no check failed."""
+    found = []
+    if left := row["load"]["undelegated"]:
+        found.append(f"not delegated to {row['backend']}: {_counted(left)}")
+    if left := row["load"]["not_quantized"]:
+        found.append(f"not quantized: {_counted(left)}")
+    if row["accuracy"] is None:
+        return found
+    if row["samples"] < row["samples_available"]:
+        found.append(f"measured on {row['samples']} of {row['samples_available']} samples")
+    if row["metric"] == "agreement":
+        found.append("accuracy is agreement with the float model, not with labels")
+    if row["instructions_unavailable"]:
+        found.append(f"no instruction count: {row['instructions_unavailable']}")
+    same = [r for r in rows if all(r[k] == row[k] for k in KEY if k != "variant")]
+    floats = [r for r in same if r["scheme"] == "float" and r["accuracy"] is not None]
+    if floats and row["scheme"] != "float":
+        found += [f"not cheaper than float in {what}" for what in _dearer(row, floats[0])]
+    return found
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} x{count}" for name, count in sorted(counts.items()))
+
+
+def _dearer(row: dict[str, Any], floating: dict[str, Any]) -> list[str]:
+    """Costs in which a quantized variant does not gain on the float one."""
+    pairs = {
+        "size": (row["model_bytes"], floating["model_bytes"]),
+        "memory": (row["peak_rss_bytes"], floating["peak_rss_bytes"]),
+    }
+    if row["latency_ms"] and floating["latency_ms"]:  # instructions do not rank the two
+        pairs["latency"] = (row["latency_ms"]["p50"], floating["latency_ms"]["p50"])
+    return [name for name, (ours, theirs) in pairs.items() if ours >= theirs]
+
+
+def page(rows: list[dict[str, Any]], out: Path) -> str:
+    """The table and what has to be said below it."""
+    lines = ["", table(rows), ""]
+    for row in rows:
+        who = " ".join(row[key] for key in ("recipe", "variant", "device"))
+        lines += [f"  {who}: {row['verdict']}: {reason}" for reason in row["reasons"]]
+        lines += [f"  {who}: {finding}" for finding in row["findings"]]
+    if any(row["latency_ms"] is None and row["accuracy"] is not None for row in rows):
+        lines += [
+            "  On emulated boards the cost is user-space instructions (exact, on any host). They",
+            "  compare like with like; they do not rank float against int8, and are not latency.",
+        ]
+    unlimited = sorted({text.partition(":")[0] for row in rows for text in row["unchecked"]})
+    if unlimited:
+        lines.append(f"  Measured without a limit in some recipe: {', '.join(unlimited)}.")
+    return "\n".join([*lines, f"  All figures: {out}", ""])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line for each row; columns that tell nothing are left out."""
+    cells = [_line(row) for row in rows]
+    filled = [name for name in cells[0] if any(line[name] != NOTHING for line in cells)]
+    if len({line["backend"] for line in cells}) == 1:
+        filled.remove("backend")
+    return tabulate(
+        [[line[name] for name in filled] for line in cells],
+        headers=filled,
+        tablefmt="presto",
+        disable_numparse=True,
+        colalign=["left" if name in WORDS else "right" for name in filled],
+    )
+
+
+NOTHING = "-"
+WORDS = ("recipe", "variant", "backend", "device", "verdict", "metric")
+
+
+def _line(row: dict[str, Any]) -> dict[str, str]:
+    line = {key: str(row[key]) for key in WORDS}
+    line["metric"] = line["metric"].partition(":")[2] or line["metric"]
+    if row["accuracy"] is None:
+        return line | dict.fromkeys(_FIGURES, NOTHING)
+    return line | {name: show(row) for name, show in _FIGURES.items()}
+
+
+def _megabytes(key: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: f"{row[key] / 1e6:.2f} MB"
+
+
+def _parity(row: dict[str, Any]) -> str:
+    parity = row["parity"]
+    if parity["exact"]:
+        return "exact"
+    return "not finite" if parity["sqnr_db"] is None else f"{parity['sqnr_db']:.0f} dB"
+
+
+def _instructions(row: dict[str, Any]) -> str:
+    count = row["instructions_per_inference"]
+    return NOTHING if count is None else f"{count / 1e6:.3f} M"
+
+
+def _p50(row: dict[str, Any]) -> str:
+    return NOTHING if row["latency_ms"] is None else f"{row['latency_ms']['p50']:.2f} ms"
+
+
+_FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "value": lambda row: f"{row['accuracy']:.4f}",
+    "drop": lambda row: f"{row['drop']:+.4f}",
+    "samples": lambda row: str(row["samples"]),
+    "parity": _parity,
+    "instr/inf": _instructions,
+    "p50": _p50,
+    "model": _megabytes("model_bytes"),
+    "bundle": _megabytes("bundle_bytes"),
+    "RSS": _megabytes("peak_rss_bytes"),
+}
+
+
+if __name__ == "__main__":
+    step(run)

@@ -1,0 +1,169 @@
+"""Verdicts from figures and limits, and what the summary makes of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from toolchain import schema, stats
+from toolchain.steps import judge, summary
+
+FIGURES = {
+    "accuracy": 0.97,
+    "accuracy_float": 0.98,
+    "drop": 0.01,
+    "parity": {"exact": False, "sqnr_db": 40.0, "max_abs": 0.5},
+    "instructions_per_inference": 1000,
+    "model_bytes": 100,
+    "bundle_bytes": 200,
+    "peak_rss_bytes": 300,
+}
+
+
+def verdict(tmp_path, figures=None, **limits):
+    checks = tmp_path / "checks.json"
+    checks.write_text(schema.Checks(**limits).canonical())
+    return judge.judged({**FIGURES, **(figures or {})}, checks)
+
+
+HOLDS = {
+    "max_drop": 0.01,
+    "min_metric": 0.97,
+    "parity": 40.0,
+    "max_instructions": 1000,
+    "max_model_bytes": 100,
+    "max_bundle_bytes": 200,
+    "max_rss_bytes": 300,
+}
+FAILS = {
+    "max_drop": (0.009, "drops by 0.0100"),
+    "min_metric": (0.98, "0.97, under the limit of 0.98"),
+    "parity": (41.0, "40.0 dB"),
+    "max_instructions": (999, "1,000, over the limit of 999"),
+    "max_model_bytes": (99, "the program is 100 bytes"),
+    "max_bundle_bytes": (199, "the bundle is 200 bytes"),
+    "max_rss_bytes": (299, "peak memory is 300 bytes"),
+}
+
+
+def test_all_limits_hold(tmp_path):
+    assert verdict(tmp_path, **HOLDS) == {"verdict": "pass", "reasons": [], "unchecked": []}
+
+
+@pytest.mark.parametrize("limit", FAILS)
+def test_each_limit_can_fail(tmp_path, limit):
+    value, told = FAILS[limit]
+    said = verdict(tmp_path, **{**HOLDS, limit: value})
+    assert said["verdict"] == "fail"
+    assert len(said["reasons"]) == 1
+    assert told in said["reasons"][0]
+
+
+def test_exact_parity_is_exact(tmp_path):
+    said = verdict(tmp_path, parity="exact")
+    assert said["verdict"] == "fail"
+    assert "bit-exact" in said["reasons"][0]
+    same = {"parity": {"exact": True, "sqnr_db": None, "max_abs": 0.0}}
+    assert verdict(tmp_path, same, parity="exact")["verdict"] == "pass"
+    assert verdict(tmp_path, same, parity=50.0)["verdict"] == "pass"
+
+
+def test_outputs_that_are_not_finite_fail(tmp_path):
+    broken = {"parity": {"exact": False, "sqnr_db": None, "max_abs": None}}
+    assert verdict(tmp_path, broken)["verdict"] == "fail", "whether there is a limit or not"
+    said = verdict(tmp_path, broken, parity=10.0)
+    assert said["verdict"] == "fail"
+    assert "NaN" in said["reasons"][0]
+
+
+def test_a_limit_without_a_figure_is_undecided(tmp_path):
+    said = verdict(tmp_path, {"instructions_per_inference": None}, max_instructions=5)
+    assert said["verdict"] == "inconclusive"
+    assert "instructions" in said["reasons"][0]
+
+
+def test_a_failure_outweighs_what_is_undecided(tmp_path):
+    said = verdict(
+        tmp_path, {"instructions_per_inference": None}, max_instructions=5, max_model_bytes=1
+    )
+    assert said["verdict"] == "fail"
+    assert len(said["reasons"]) == 2
+
+
+def test_what_has_no_limit_is_listed(tmp_path):
+    said = verdict(tmp_path)
+    assert said["verdict"] == "pass"
+    assert len(said["unchecked"]) == len(HOLDS)
+
+
+def row(**changes):
+    return {
+        "recipe": "r",
+        "variant": "int8",
+        "scheme": "int8_static",
+        "backend": "xnnpack",
+        "target": "arm64",
+        "device": "qemu:cortex-a72",
+        "metric": "top1",
+        "verdict": "pass",
+        "reasons": [],
+        "unchecked": [],
+        "samples": 4,
+        "samples_available": 4,
+        "latency_ms": None,
+        "instructions_unavailable": None,
+        "load": {"delegated_share": 1.0, "delegates": 1, "undelegated": {}, "not_quantized": {}},
+        "provenance": {},
+        **FIGURES,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [
+        (["pass", "pass"], 0),
+        (["pass", "fail"], 1),
+        (["inconclusive", "pass"], 1),
+        (["pass", "infra-error"], 3),
+        (["infra-error", "fail"], 1),
+    ],
+)
+def test_the_worst_verdict_is_the_exit_status(tmp_path, capsys, verdicts, status):
+    files = []
+    for number, value in enumerate(verdicts):
+        made = row(verdict=value, variant=f"v{number}", reasons=["it broke"] * (value != "pass"))
+        if value == "infra-error":
+            made |= dict.fromkeys(stats.FIGURES)
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(made))
+    with pytest.raises(SystemExit) as left:
+        summary.run(verdict=files, out=tmp_path / "summary.json")
+    assert left.value.code == status
+    written = json.loads((tmp_path / "summary.json").read_bytes())
+    assert [r["verdict"] for r in written] == verdicts
+    printed = capsys.readouterr().out
+    assert all(value in printed for value in verdicts)
+    assert printed.count("it broke") == len([v for v in verdicts if v != "pass"])
+
+
+def test_nothing_is_left_unsaid():
+    floating = row(variant="float", scheme="float", model_bytes=90)
+    quantized = row(
+        samples=2,
+        metric="agreement",
+        load={"undelegated": {"aten::mean.out": 2}, "not_quantized": {"aten.elu.default (why)": 3}},
+        instructions_unavailable="no counter",
+    )
+    said = " | ".join(summary.findings(quantized, [floating, quantized]))
+    for part in (
+        "aten::mean.out x2",
+        "aten.elu.default (why) x3",
+        "2 of 4 samples",
+        "agreement with the float model",
+        "no counter",
+        "not cheaper than float in size",
+    ):
+        assert part in said
+    assert summary.findings(floating, [floating, quantized]) == []
