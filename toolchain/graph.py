@@ -1,0 +1,262 @@
+"""The build graph: which step makes which file from which others.
+
+    spec ─┬─ export ─ quantize ─ lower ─┬─ host ───────────────┐
+          ├─ data ─── reference ────────│──────────────────────┤
+          └─ runtime ─ runner ──────────┴─ package ─ measure ── judge ─ summary
+
+A step's sources are the files it reads, its own source and all that this imports, the part of the
+recipe that concerns it, and the versions of its tools: what SCons knows is all there is to know,
+and `--debug=explain` is true.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+from toolchain import backends, devices, schemes, tools
+from toolchain.catalog import Job
+from toolchain.engine import ROOT, Engine
+from toolchain.errors import UserError
+from toolchain.imports import module_files
+from toolchain.layout import Layout
+from toolchain.options import Options
+from toolchain.runtime_libraries import LIBRARIES
+
+
+class Graph:
+    """Adds jobs to the build; what several jobs share is made once."""
+
+    def __init__(self, options: Options) -> None:
+        self.build = options.build
+        self.remeasure = options.remeasure
+        self.engine = Engine(options.build, options.cache)
+        self._verdicts: list[Path] = []
+
+    def add(self, job: Job) -> None:
+        """Everything from the recipe to the verdict of one job."""
+        at = Layout(self.build, job.entry.name, job.variant_name, job.backend, job.target_name)
+        self._model_and_data(job, at)
+        self._program(job, at)
+        self._runtime(job, at)
+        self._bundle(job, at)
+        self._verdict(job, at)
+
+    def finish(self) -> None:
+        """The summary over all jobs, and the goals."""
+        summary = self.build / "summary.json"
+        self.engine.step(
+            "summary", "table", {"out": summary}, {"verdict": self._verdicts}, shared=False
+        )
+        self.engine.goal("check", summary, default=True)
+        self.engine.leave_with_status_of(summary)
+
+    def _model_and_data(self, job: Job, at: Layout) -> None:
+        model, data = job.entry.recipe.model, job.entry.recipe.data
+        folder, who = _near(job.entry.folder), job.entry.name
+        self.engine.import_roots.add(job.entry.folder)
+        model_json = self.engine.text(at.recipe / "spec/model.json", model.canonical())
+        data_json = self.engine.text(at.recipe / "spec/data.json", data.canonical())
+        named = [folder / name for name in (*model.files, model.weights, model.program) if name]
+        self.engine.step(
+            "export",
+            who,
+            {"out": at.recipe / "model.pt2"},
+            {"model": model_json},
+            {"folder": str(folder)},
+            needs=[self._python_tools(), *_code(folder, model.factory), *named],
+            heavy=True,
+        )
+        for kind in ("calibration", "evaluation"):
+            if function := getattr(data, kind):
+                named = [folder / name for name in data.files]
+                self.engine.step(
+                    "data",
+                    f"{who} {kind}",
+                    {"out": at.recipe / f"{kind}.safetensors"},
+                    {"data": data_json, "model": model_json},
+                    {"folder": str(folder), "kind": kind},
+                    needs=[self._python_tools(), *_code(folder, function), *named],
+                )
+        self.engine.step(
+            "reference",
+            who,
+            {"out": at.recipe / "reference.safetensors"},
+            {"model": at.recipe / "model.pt2", "data": at.recipe / "evaluation.safetensors"},
+            needs=[self._python_tools()],
+            heavy=True,
+        )
+
+    def _program(self, job: Job, at: Layout) -> None:
+        backend, scheme = backends.load(job.backend), schemes.load(job.variant.scheme)
+        backend_needs = [self._python_tools(), Path(str(backend.__file__))]
+        who = f"{job.entry.name} {job.variant_name} {job.backend}"
+        variant = job.variant.model_dump(mode="json", include={"scheme", "options"})
+        quantize = {
+            "model": at.recipe / "model.pt2",
+            "variant": self.engine.text(
+                at.variant / "spec/variant.json", json.dumps(variant, sort_keys=True)
+            ),
+        }
+        if scheme.NEEDS_CALIBRATION:
+            quantize["calibration"] = at.recipe / "calibration.safetensors"
+        self.engine.step(
+            "quantize",
+            who,
+            {"out": at.program / "quantized.pt2", "report": at.program / "quantize.json"},
+            quantize,
+            {"backend": job.backend},
+            needs=[*backend_needs, Path(str(scheme.__file__))],
+            heavy=True,
+        )
+        program = at.program / f"program{backend.SUFFIX}"
+        self.engine.step(
+            "lower",
+            who,
+            {"out": program, "report": at.program / "lower.json"},
+            {"quantized": at.program / "quantized.pt2"},
+            {"backend": job.backend},
+            needs=backend_needs,
+            heavy=True,
+        )
+        self.engine.goal("programs", program)
+        self.engine.step(
+            "host",
+            who,
+            {"out": at.program / "host.safetensors"},
+            {"program": program, "data": at.recipe / "evaluation.safetensors"},
+            {"backend": job.backend},
+            needs=backend_needs,
+            heavy=True,
+        )
+
+    def _runtime(self, job: Job, at: Layout) -> None:
+        target = self.engine.text(at.runtime / "target.json", job.target.canonical())
+        self.engine.step(
+            "runtime",
+            job.target_name,
+            {"out": at.runtime / "executorch.whl"},
+            {"target": target},
+            {"version": metadata.version("executorch")},
+        )
+        self.engine.step(
+            "runner",
+            job.target_name,
+            {"out": at.runtime / "runner"},
+            {
+                "target": target,
+                "wheel": at.runtime / "executorch.whl",
+                "source": sorted(_near(ROOT / "toolchain/runner").glob("*.[ch]*")),
+            },
+            needs=[self._compiler(job)],
+            also=[at.runtime / "lib" / name for name in LIBRARIES],
+        )
+
+    def _bundle(self, job: Job, at: Layout) -> None:
+        suffix = backends.load(job.backend).SUFFIX
+        self.engine.step(
+            "package",
+            f"{job.entry.name} {job.variant_name} {job.backend} {job.target_name}",
+            {"out": at.bundle},
+            {
+                "target": at.runtime / "target.json",
+                "program": at.program / f"program{suffix}",
+                "quantized": at.program / "quantize.json",
+                "lowered": at.program / "lower.json",
+                "samples": at.recipe / "evaluation.safetensors",
+                "expected": at.program / "host.safetensors",
+                "runner": at.runtime / "runner",
+                "tools": [self._python_tools(), self._compiler(job)],
+            },
+            {
+                "recipe": job.entry.name,
+                "variant": job.variant_name,
+                "scheme": job.variant.scheme,
+                "backend": job.backend,
+                "target-name": job.target_name,
+            },
+            needs=[at.runtime / "lib" / name for name in LIBRARIES],
+        )
+        self.engine.goal("bundles", at.bundle)
+
+    def _verdict(self, job: Job, at: Layout) -> None:
+        at_device, who = at.device(job.device.name), f"{job.entry.name} {job.variant_name}"
+        who += f" {job.backend} {job.device.name}"
+        emulated = job.device.driver == "qemu"
+        self.engine.step(
+            "measure",
+            who,
+            {"out": at_device / "samples.json", "outputs": at_device / "outputs.safetensors"},
+            {
+                "bundle": at.bundle,
+                "data": at.recipe / "evaluation.safetensors",
+                "device": self.engine.text(at_device / "device.json", job.device.canonical()),
+                "settings": self.engine.text(
+                    at.variant / "spec/measure.json", job.measure.canonical()
+                ),
+            },
+            needs=devices.depends_on(job.device),
+            stale=self.remeasure or _broke(at_device / "samples.json"),
+            shared=False,
+            heavy=emulated,
+            alone=None if emulated else f"busy-{at_device.name}",  # a board is its own
+        )
+        folder, metric = _near(job.entry.folder), job.entry.recipe.data.metric
+        self.engine.step(
+            "judge",
+            who,
+            {"out": at_device / "verdict.json"},
+            {
+                "samples": at_device / "samples.json",
+                "outputs": at_device / "outputs.safetensors",
+                "data": at.recipe / "evaluation.safetensors",
+                "reference": at.recipe / "reference.safetensors",
+                "host": at.program / "host.safetensors",
+                "checks": self.engine.text(at.variant / "spec/checks.json", job.checks.canonical()),
+            },
+            {"metric": metric, "folder": str(folder)},
+            needs=[
+                self.engine.text(at.folder_note, str(folder)),
+                *sorted((ROOT / "device_tests").glob("*.py")),
+                *_code(folder, metric),
+            ],
+        )
+        self._verdicts.append(at_device / "verdict.json")
+
+    def _python_tools(self) -> Path:
+        return self.engine.text(self.build / "tools/python.json", tools.python())
+
+    def _compiler(self, job: Job) -> Path:
+        return self.engine.text(
+            self.build / f"tools/{job.target_name}.json", tools.compiler(job.target.triple)
+        )
+
+
+def _code(folder: Path, reference: str | None) -> list[Path]:
+    """The file that defines `file.py:function` or `package.module:function`."""
+    module, colon, _ = (reference or "").partition(":")
+    if not colon:
+        return []
+    if module.endswith(".py"):
+        return [folder / module]
+    if not (files := module_files(module, folder)):
+        raise UserError(
+            f"there is no module '{module}'",
+            where=f"{folder / 'recipe.toml'}: '{reference}'",
+            hint="it stands neither beside the recipe nor on PYTHONPATH, nor is it installed",
+        )
+    return files
+
+
+def _broke(samples: Path) -> bool:
+    """Whether the last measurement ended in an infra-error: such a result is never kept."""
+    try:
+        return bool(json.loads(samples.read_bytes())["status"] == "infra-error")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _near(path: Path) -> Path:
+    """A path inside this repository without its place, so that another checkout builds the same."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
