@@ -11,6 +11,7 @@ and `--debug=explain` is true.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
@@ -215,7 +216,7 @@ class Graph:
                 "host": at.program / "host.safetensors",
                 "checks": self.engine.text(at.variant / "spec/checks.json", job.checks.canonical()),
             },
-            {"metric": metric, "folder": str(folder)},
+            {"metric": metric, "folder": str(folder), "recipe-sha256": _digest(job)},
             needs=[
                 self.engine.text(at.folder_note, str(folder)),
                 *sorted((ROOT / "device_tests").glob("*.py")),
@@ -231,6 +232,12 @@ class Graph:
         return self.engine.text(
             self.build / f"tools/{job.target_name}.json", tools.compiler(job.target.triple)
         )
+
+
+def _digest(job: Job) -> str:
+    """sha256 of the recipe, as decoded, without its other variants."""
+    own = job.entry.recipe.model_copy(update={"variants": {job.variant_name: job.variant}})
+    return hashlib.sha256(own.canonical().encode()).hexdigest()
 
 
 def _code(folder: Path, reference: str | None) -> list[Path]:

@@ -37,6 +37,7 @@ def run(
     checks: Path,
     metric: str,
     folder: Path,
+    recipe_sha256: str,
     out: Path,
 ) -> None:
     """Judge the measurement in `samples` and `outputs` against the limits in `checks`."""
@@ -50,7 +51,7 @@ def run(
     else:
         verdict |= {"verdict": _BROKEN[measured["status"]], "reasons": [measured["reason"]]}
     verdict["load"] = measured["load"]
-    verdict["provenance"] = measured["provenance"]
+    verdict["provenance"] = measured["provenance"] | {"recipe_sha256": recipe_sha256}
     write_json(out, verdict)
 
 

@@ -63,7 +63,8 @@ def test_the_summary_tells_everything(built):
         assert row["peak_rss_bytes"] > 1_000_000
         assert row["bundle_bytes"] > row["model_bytes"] > 500
         assert row["accuracy_float"] == 1.0
-        assert len(row["provenance"]["bundle_sha256"]) == 64
+        for digest in ("bundle_sha256", "recipe_sha256", "evaluation_sha256"):
+            assert len(row["provenance"][digest]) == 64
         assert "torch" in row["provenance"]["tools"]
         assert row["provenance"]["device"]["cpu"]
     assert rows[1]["parity"]["exact"]
