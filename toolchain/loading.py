@@ -89,10 +89,9 @@ def blamed(reference: str, folder: Path) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:  # the user's code: anything may come
         frame = _blamed_frame(error, folder.resolve())
-        where = f"{shown(Path(frame.filename))}:{frame.lineno}" if frame else reference
         raise UserError(
             f"{type(error).__name__}: {error or '(no message)'}",
-            where=where,
+            where=_line_of(frame, reference),
             hint=f"raised while '{reference}' ran" + (f": {frame.line}" if frame else ""),
         ) from error
 
@@ -199,10 +198,9 @@ def _importing(what: str, folder: Path) -> Iterator[None]:
         ) from None
     except (Exception, SystemExit) as error:  # the user's code: anything may come
         frame = _blamed_frame(error, folder.resolve())
-        where = f"{shown(Path(frame.filename))}:{frame.lineno}" if frame else what
         raise UserError(
             f"cannot be imported: {type(error).__name__}: {error}",
-            where=where,
+            where=_line_of(frame, what),
             hint=_hint_for_import(error),
         ) from error
 
@@ -227,6 +225,10 @@ def _blamed_frame(error: BaseException, home: Path) -> traceback.FrameSummary | 
         if foreign:
             return foreign[-1]
     return None
+
+
+def _line_of(frame: traceback.FrameSummary | None, otherwise: str) -> str:
+    return f"{shown(Path(frame.filename))}:{frame.lineno}" if frame else otherwise
 
 
 def _is_below(module: ModuleType, home: Path) -> bool:
