@@ -28,7 +28,10 @@ from toolchain.schema import (
     shown,
 )
 
-RESERVED = {"recipe": ("runtime", "tools"), "variant": ("spec",)}  # folders of the build tree
+RESERVED = {
+    "recipe": ("runtime", "tools", "all"),
+    "variant": ("spec", "all"),
+}  # folders of the build tree
 Value = TypeVar("Value")
 Settings = TypeVar("Settings", bound=Frozen)
 
@@ -94,14 +97,15 @@ def jobs(
 ) -> list[Job]:
     """What is asked for, in a fixed order. An empty sequence means all (for devices: the default).
 
+    What is built `by_name` has to be named, as recipe=NAME or variant=NAME, or by the word all.
     Raises UserError for unknown names and for a selection that leaves nothing to do.
     """
-    chosen_recipes = [_pick("recipe", name, catalog.recipes) for name in recipes] or list(
-        catalog.recipes.values()
-    )
+    chosen_recipes = _chosen(catalog.recipes, recipes)
     every_variant = {name: 0 for entry in chosen_recipes for name in entry.recipe.variants}
     for name in variants:
-        _pick("variant", name, every_variant)
+        if name != "all":
+            _pick("variant", name, every_variant)
+    variants = tuple(every_variant) if "all" in variants else variants
     for name in targets:
         _pick("target", name, catalog.targets)
     result = []
@@ -124,17 +128,38 @@ def jobs(
                     overlaid(entry.recipe.checks, variant.checks),
                 )
                 for name, variant in entry.recipe.variants.items()
-                if not variants or name in variants
+                if (name in variants if variants else not variant.by_name)
                 for backend in target.backends
                 for unit in units
             ]
     if not result:
-        raise UserError(
-            "nothing to do: no chosen recipe is for the chosen target",
-            hint="targets of the recipes: "
-            + "; ".join(f"{e.name}: {', '.join(e.recipe.targets)}" for e in chosen_recipes),
-        )
+        raise _nothing_to_do(chosen_recipes, targets)
     return result
+
+
+def _nothing_to_do(chosen: Sequence[Entry], targets: Sequence[str]) -> UserError:
+    fitting = [e for e in chosen if not targets or set(targets) & set(e.recipe.targets)]
+    if fitting:
+        listed = "; ".join(f"{e.name}: {', '.join(e.recipe.variants)}" for e in fitting)
+        return UserError(
+            "nothing to do: all that is chosen is built by name only",
+            hint=f"name it: variant=NAME, or variant=all. Variants: {listed}",
+        )
+    return UserError(
+        "nothing to do: no chosen recipe is for the chosen target",
+        hint="targets of the recipes: "
+        + "; ".join(f"{e.name}: {', '.join(e.recipe.targets)}" for e in chosen),
+    )
+
+
+def _chosen(known: Mapping[str, Entry], names: Sequence[str]) -> list[Entry]:
+    """Recipes by name; without names all but those `by_name`, and the only one in any case."""
+    picked = [_pick("recipe", name, known) for name in names if name != "all"]
+    if "all" in names or (len(known) == 1 and not names):
+        return list(known.values())
+    if names:
+        return picked
+    return [entry for entry in known.values() if not entry.recipe.by_name]
 
 
 def overlaid(base: Settings, own: Settings) -> Settings:
@@ -196,6 +221,8 @@ def _read_recipe(path: Path, targets: Mapping[str, Target]) -> Entry:
             )
     named.check_model(path.parent, recipe.model, f"{where}: [model]")
     named.check_data(path.parent, recipe.data, f"{where}: [data]")
+    if recipe.training is not None:
+        named.check_training(path.parent, recipe, f"{where}: [training]")
     variants = {
         variant_name: _with_options(
             recipe, variant_name, variant, targets, f"{where}: [variants.{variant_name}]"
@@ -227,21 +254,23 @@ def _with_options(
                 hint=nearest(key, good),
             )
     options = decode(scheme.Options, variant.options, where)
-    for backend in {b for target in recipe.targets for b in targets[target].backends}:
-        able = backends.load(backend).SCHEMES
-        if variant.scheme not in able:
-            raise UserError(
-                f"the backend '{backend}' cannot do the scheme '{variant.scheme}'",
-                where=f"{where}.scheme",
-                hint=f"it can do: {', '.join(sorted(able))}",
-            )
-    if scheme.NEEDS_CALIBRATION and recipe.data.calibration is None:
+    given = options.model_dump(mode="json")
+    for backend in sorted({b for target in recipe.targets for b in targets[target].backends}):
+        able = backends.load(backend).ABILITIES
+        schemes.check_able(variant.scheme, given, backend, able, where)
+    if "calibration" in scheme.USES and recipe.data.calibration is None:
         raise UserError(
             f"the scheme '{variant.scheme}' needs calibration data, and there is none",
             where=f"{where}.scheme",
             hint='name it: [data] calibration = "data.py:calibration"',
         )
-    return variant.model_copy(update={"options": options.model_dump(mode="json")})
+    if "training" in scheme.USES and recipe.training is None:
+        raise UserError(
+            f"the scheme '{variant.scheme}' trains the model, and the recipe does not say how",
+            where=f"{where}.scheme",
+            hint='say it: [training] samples = "data.py:training", epochs = 60, rate = 0.01',
+        )
+    return variant.model_copy(update={"options": given})
 
 
 def _refuse_reserved(what: str, name: str, where: str) -> None:

@@ -3,11 +3,12 @@
 A metric takes (outputs, labels, reference): `outputs` and `reference` are lists of arrays of shape
 [N, ...], one for each output of the model, from the program that is judged and from the float
 model; `labels` has shape [N, ...], or is None. A recipe's own metric (`file.py:function`) takes
-(outputs, labels).
+(outputs, labels), or all three.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,19 @@ def sqnr_db(reference: Array, actual: Array) -> float:
     return float(10 * np.log10(power / noise)) if power else float("-inf")
 
 
+def min_cosine(reference: Array, actual: Array) -> float:
+    """Least cosine between two arrays [N, ...], sample by sample; 1 where both are all zero."""
+    import numpy as np
+
+    one, two = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (reference, actual))
+    if not (np.isfinite(one).all() and np.isfinite(two).all()):
+        return float("nan")
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    equal = (one == two).all(axis=1)
+    cosines = np.where(equal, 1.0, (one * two).sum(axis=1) / np.where(lengths > 0, lengths, np.inf))
+    return float(cosines.min())
+
+
 def _classes(scores: Array) -> Array:
     """The number of the largest score, over all but the last dimension."""
     if scores.shape[-1] < 2 or scores.dtype.kind != "f":
@@ -110,10 +124,12 @@ def _own(name: str, folder: Path) -> Metric:
     from toolchain.loading import blamed, importable, load
 
     function = load(name, folder)
+    takes_reference = len(inspect.signature(function).parameters) > 2
 
-    def metric(outputs: list[Array], labels: Array | None, _reference: list[Array]) -> float:
+    def metric(outputs: list[Array], labels: Array | None, reference: list[Array]) -> float:
+        given = (outputs, labels, reference) if takes_reference else (outputs, labels)
         with importable(folder), blamed(name, folder):
-            value = function(outputs, labels)
+            value = function(*given)
         try:
             number = float(value)
         except (TypeError, ValueError):

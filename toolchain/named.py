@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 from toolchain import metrics
 from toolchain.errors import UserError, nearest
-from toolchain.schema import Data, Model, shown
+from toolchain.schema import Data, Model, Recipe, shown
 
 
 def check_model(folder: Path, model: Model, where: str) -> None:
@@ -35,6 +36,29 @@ def check_model(folder: Path, model: Model, where: str) -> None:
         )
     for name in model.files:
         _check_file(folder, name, f"{where}.files")
+    for name in model.packages:
+        _check_package(name, f"{where}.packages")
+
+
+def check_training(folder: Path, recipe: Recipe, where: str) -> None:
+    training = recipe.training
+    assert training is not None
+    if recipe.model.factory is None:
+        raise UserError(
+            "an exported program cannot be trained",
+            where=where,
+            hint="give the model as a factory: [model] factory",
+        )
+    _check_reference(folder, training.samples, f"{where}.samples")
+    _check_reference(folder, training.augment, f"{where}.augment")
+    if ":" in training.loss:
+        _check_reference(folder, training.loss, f"{where}.loss")
+    elif training.loss != "cross_entropy":
+        raise UserError(
+            f"unknown loss '{training.loss}'",
+            where=f"{where}.loss",
+            hint="known: cross_entropy; or your own: file.py:function",
+        )
 
 
 def check_data(folder: Path, data: Data, where: str) -> None:
@@ -69,3 +93,12 @@ def _check_file(folder: Path, name: str | None, where: str) -> None:
         raise UserError(
             f"no such file '{name}' in {shown(folder)}", where=where, hint=nearest(name, siblings)
         )
+
+
+def _check_package(name: str, where: str) -> None:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        raise UserError(
+            f"the package '{name}' is not installed", where=where, hint=f"pip install {name}"
+        ) from None

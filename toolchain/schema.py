@@ -2,7 +2,9 @@
 
     Recipe ─┬─ Model       what is built: a factory or an exported program, its inputs and weights
             ├─ Data        calibration and evaluation samples, and the metric
+            ├─ Training    how the model was trained: for quantization-aware training
             ├─ Variant*    one way of quantizing: a scheme and its options
+            ├─ Sensitivity on how many samples layers are looked at one by one
             ├─ Measure     how long and on how many samples a device works
             └─ Checks      the limits that a verdict is taken from
     Target ──── a kind of machine;   Device ──── one unit of it
@@ -56,6 +58,7 @@ class Model(Frozen):
     weights: `.safetensors` or `.pt` state dict, loaded into what the factory returns.
     sha256: digest of `weights` (or of `program`), checked before loading.
     files: other files that the factory reads; a change of them rebuilds.
+    packages: installed distributions that the model comes from; another version rebuilds.
     """
 
     factory: str | None = None
@@ -64,12 +67,14 @@ class Model(Frozen):
     weights: str | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     files: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 class Data(Frozen):
     """calibration: () -> iterable of input tuples; evaluation: () -> iterable of (inputs, label).
     metric: `top1`, `agreement` (top-1 agreement with the float model) or `file.py:function`,
-    (outputs, labels) -> float where more is better.
+    (outputs, labels) or (outputs, labels, reference) -> float where more is better; reference:
+    the float model's outputs.
     files: what the functions read; a change of them rebuilds.
     """
 
@@ -77,6 +82,24 @@ class Data(Frozen):
     evaluation: str
     metric: str = "agreement"
     files: tuple[str, ...] = ()
+
+
+class Training(Frozen):
+    """How the model was trained, so that a scheme can train it further.
+
+    samples: () -> iterable of (inputs, label), all that it was trained on.
+    loss: `cross_entropy` (of the first output), or `file.py:function`, (outputs, labels) -> scalar.
+    augment: (*inputs) -> inputs of the same shapes, for each batch; chance from torch's generator.
+    epochs, rate, batch, seed: of the original training; rate is its largest.
+    """
+
+    samples: str
+    loss: str = "cross_entropy"
+    augment: str | None = None
+    epochs: PositiveInt
+    rate: PositiveFloat
+    batch: PositiveInt = 64
+    seed: int = 0
 
 
 class Measure(Frozen):
@@ -96,17 +119,27 @@ class Measure(Frozen):
     timeout: PositiveFloat = 600.0
 
 
+class Sensitivity(Frozen):
+    """samples: at most so many evaluation samples are looked at, layer by layer."""
+
+    samples: PositiveInt = 64
+
+
 class Checks(Frozen):
     """Limits; an absent one is measured and reported, not judged.
 
     max_drop: largest loss of the metric against the float model on the same samples.
     min_metric: least value of the metric on the device.
+    min_sqnr: least SQNR in dB of the outputs against the float model's.
+    min_cosine: least cosine, over the samples, of an output to the float model's.
     parity: `exact`, or the least SQNR in dB between device and host outputs of one program.
     max_*: bytes, or user-space instructions per inference on an emulated board.
     """
 
     max_drop: float | None = None
     min_metric: float | None = None
+    min_sqnr: float | None = None
+    min_cosine: float | None = None
     parity: Literal["exact"] | PositiveFloat | None = None
     max_model_bytes: PositiveInt | None = None
     max_bundle_bytes: PositiveInt | None = None
@@ -115,9 +148,12 @@ class Checks(Frozen):
 
 
 class Variant(Frozen):
-    """options: the scheme's own keys, decoded by the scheme (see `toolchain.schemes`)."""
+    """options: the scheme's own keys, decoded by the scheme (see `toolchain.schemes`).
+    by_name: it is built only when asked for: variant=NAME, or variant=all.
+    """
 
     scheme: str
+    by_name: bool = False
     options: dict[str, Any] = {}
     measure: Measure = Measure()
     checks: Checks = Checks()
@@ -132,11 +168,16 @@ class Variant(Frozen):
 
 
 class Recipe(Frozen):
+    """by_name: it is built only when asked for: recipe=NAME, or recipe=all."""
+
     summary: str
+    by_name: bool = False
     targets: tuple[str, ...] = Field(min_length=1)
     model: Model
     data: Data
+    training: Training | None = None
     variants: dict[str, Variant] = Field(min_length=1)
+    sensitivity: Sensitivity = Sensitivity()
     measure: Measure = Measure()
     checks: Checks = Checks()
 

@@ -6,6 +6,7 @@ scheme, and how this backend wants it annotated is the backend's own business.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from toolchain import plugins
@@ -15,29 +16,48 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from torch.export import ExportedProgram
+
+# What schemes may need (their `NEEDS`) -> option -> the values that it can do; an option that is
+# not named can have any.
+Abilities = Mapping[str, Mapping[str, tuple[Any, ...]]]
 
 
 class Backend(Protocol):
     """What each file of this folder has.
 
     SUFFIX: of its programs.
-    ABILITIES: what schemes may need of it (their `NEEDS`):
-        static: `static_quantizer`.
-    SCHEMES: those that it can do, which follow from its abilities.
+    ABILITIES: what schemes may need of it, of: float, float16, static, dynamic, weight_only,
+        training, int4_groups.
     """
 
     __file__: str
     SUFFIX: str
-    ABILITIES: frozenset[str]
-    SCHEMES: frozenset[str]
+    ABILITIES: Abilities
 
-    def static_quantizer(self, *, observer: str, per_channel: bool) -> Any:
-        """A PT2E quantizer for int8 weights and activations."""
+    def prepare(self, model: ExportedProgram) -> ExportedProgram:
+        """The float model in the form that this backend takes best, before any scheme."""
 
-    def quantizable(self) -> frozenset[str]:
-        """Operators that its quantizers have a pattern for, such as `aten.conv2d`."""
+    def quantizer(
+        self,
+        *,
+        activations: str,
+        granularity: str,
+        takes: Callable[[Any], bool],
+        observer: str = "minmax",
+        mapping: str = "affine",
+        training: bool = False,
+    ) -> Any:
+        """A PT2E quantizer for int8 weights, and int8 activations: `static` or `dynamic`.
 
-    def lower(self, model: torch.export.ExportedProgram) -> tuple[bytes, dict[str, Any]]:
+        takes: whether an fx node is to be quantized. observer, mapping: of static activations.
+        training: with fake quantization instead of observers.
+        """
+
+    def quantizable(self, needs: str) -> frozenset[str]:
+        """Operators, such as `aten.conv2d`, that a scheme with these `NEEDS` can quantize."""
+
+    def lower(self, model: ExportedProgram) -> tuple[bytes, dict[str, Any]]:
         """The program, and a report of what was delegated."""
 
     def run(

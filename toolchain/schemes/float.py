@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolchain import schema
+from toolchain.material import Material, Quantized
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import torch
 
     from toolchain.backends import Backend
 
-NEEDS: frozenset[str] = frozenset()
-NEEDS_CALIBRATION = False
+NEEDS = "float"
+USES: frozenset[str] = frozenset()
 
 
 class Options(schema.Frozen):
@@ -25,7 +24,7 @@ def quantize(
     model: torch.export.ExportedProgram,
     options: Options,  # noqa: ARG001 (all schemes are called alike)
     backend: Backend,  # noqa: ARG001
-    calibration: Sequence[tuple[torch.Tensor, ...]],  # noqa: ARG001
-) -> torch.export.ExportedProgram:
+    material: Material,  # noqa: ARG001
+) -> Quantized:
     """`model` itself."""
-    return model
+    return Quantized(model)

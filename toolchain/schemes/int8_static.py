@@ -3,66 +3,76 @@
 Affine quantization q = round(x / scale) + zero_point after Jacob et al., "Quantization and Training
 of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (arXiv:1712.05877), with weights
 symmetric and, by default, one scale for each output channel (Krishnamoorthi, arXiv:1806.08342).
-The flow is PyTorch's PT2E: prepare_pt2e folds batch-norms into the convolutions before them, and
-puts observers where the backend's quantizer wants them; the calibration samples fill these;
-convert_pt2e puts integer weights and scales in their place.
-https://docs.pytorch.org/ao/stable/pt2e_quantization/pt2e_quant_ptq.html
+The flow is PyTorch's PT2E (see `toolchain.pt2e`).
 
     [variants.int8]
     scheme      = "int8_static"
     observer    = "histogram"
     granularity = "per_channel"
+    skip        = ["classifier"]
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from toolchain import schema
+from pydantic import AfterValidator, PositiveInt
+from pydantic_core import PydanticCustomError
+
+from toolchain import observers, pt2e
 from toolchain.errors import UserError
+from toolchain.material import Material, Quantized
+from toolchain.selection import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import torch
 
     from toolchain.backends import Backend
 
-NEEDS = frozenset({"static"})
-NEEDS_CALIBRATION = True
+NEEDS = "static"
+USES = frozenset({"calibration"})
 
 
-class Options(schema.Frozen):
-    """observer: how the range of activations is found in the calibration samples.
+def _known(name: str) -> str:
+    if name not in observers.names():
+        listed = ", ".join(observers.names())
+        raise PydanticCustomError("observer", f"Input should be one of: {listed}")
+    return name
 
-    histogram: the range that loses least (L2 error) over a histogram of all values, widened by each
-    sample (torchao's HistogramObserver); minmax: all that was seen; moving_average: the exponential
-    mean (constant 0.01) of each sample's extremes (Jacob et al.).
+
+Observer = Annotated[str, AfterValidator(_known)]
+
+
+class Options(Selection):
+    """observer: how the range of activations is found in the calibration samples: a file of
+        `toolchain/observers`.
     granularity of the weights: one scale for each output channel, or one for the whole tensor.
+    mapping of the activations: affine (with a zero point) or symmetric (zero point 0).
+    calibration_samples: at most so many are looked at.
+    skip, only: see `toolchain.selection`.
     """
 
-    observer: Literal["histogram", "minmax", "moving_average"] = "histogram"
+    observer: Observer = "histogram"
     granularity: Literal["per_channel", "per_tensor"] = "per_channel"
+    mapping: Literal["affine", "symmetric"] = "affine"
+    calibration_samples: PositiveInt = pt2e.CALIBRATION_SAMPLES
 
 
 def quantize(
-    model: torch.export.ExportedProgram,
-    options: Options,
-    backend: Backend,
-    calibration: Sequence[tuple[torch.Tensor, ...]],
-) -> torch.export.ExportedProgram:
-    """`model` with int8 weights, and with activations in the ranges that `calibration` shows."""
-    import torch
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    if not calibration:
+    model: torch.export.ExportedProgram, options: Options, backend: Backend, material: Material
+) -> Quantized:
+    """`model` with int8 weights, and activations in the ranges that the calibration shows."""
+    samples = material.calibration[: options.calibration_samples]
+    if not samples:
         raise UserError("int8_static was given no calibration samples")
-    quantizer = backend.static_quantizer(
-        observer=options.observer, per_channel=options.granularity == "per_channel"
+    quantizer = backend.quantizer(
+        activations="static",
+        observer=options.observer,
+        granularity=options.granularity,
+        mapping=options.mapping,
+        takes=options.takes,
     )
-    with torch.no_grad():
-        prepared = prepare_pt2e(model.module(check_guards=False), quantizer)
-        for sample in calibration:
-            prepared(*sample)
-        converted = convert_pt2e(prepared)
-        return torch.export.export(converted, calibration[0])
+    return Quantized(
+        pt2e.post_training(model, quantizer, options, samples),
+        {"calibration_samples": len(samples)},
+    )

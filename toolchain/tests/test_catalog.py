@@ -41,6 +41,30 @@ def test_a_job_for_each_variant_on_the_default_device(tmp_path):
     assert made[1].checks.parity == "exact"
 
 
+def test_what_is_built_by_name_has_to_be_named(tmp_path):
+    text = RECIPE.replace('scheme = "int8_static"', 'scheme = "int8_static"\nby_name = true')
+    write_recipe(tmp_path / "tiny", text)
+    assert [job.variant_name for job in jobs(tmp_path)] == ["float"]
+    assert [job.variant_name for job in jobs(tmp_path, variants=("int8",))] == ["int8"]
+    assert [job.variant_name for job in jobs(tmp_path, variants=("all",))] == ["float", "int8"]
+    with pytest.raises(UserError, match="'int9'"):
+        jobs(tmp_path, variants=("all", "int9"))
+    text = text.replace('scheme = "float"', 'scheme = "float"\nby_name = true')
+    write_recipe(tmp_path / "tiny", text)
+    with pytest.raises(UserError, match=r"built by name only[^$]*tiny: float, int8"):
+        jobs(tmp_path)
+
+
+def test_a_recipe_that_is_built_by_name_has_to_be_named(tmp_path):
+    text = RECIPE.replace("targets", "by_name = true\ntargets", 1)
+    write_recipe(tmp_path / "slow", text)
+    assert jobs(tmp_path), "the only one is meant"
+    write_recipe(tmp_path / "tiny")
+    assert {job.entry.name for job in jobs(tmp_path)} == {"tiny"}
+    assert {job.entry.name for job in jobs(tmp_path, recipes=("slow",))} == {"slow"}
+    assert {job.entry.name for job in jobs(tmp_path, recipes=("all",))} == {"slow", "tiny"}
+
+
 def test_several_devices_multiply_the_jobs(tmp_path):
     write_recipe(tmp_path / "tiny")
     made = jobs(tmp_path, variants=("int8",), device_names=("qemu:cortex-a53", "qemu:cortex-a76"))
@@ -108,6 +132,32 @@ RECIPE_MISTAKES = {
     ),
     "unknown metric": ('metric = "agreement"', 'metric = "top2"', ["metric", "top2", "top1"]),
     "reserved variant": ("[variants.float]", "[variants.spec]", ["'spec'", "build tree"]),
+    "variant named all": ("[variants.float]", "[variants.all]", ["'all'"]),
+    "what a backend cannot do": (
+        'scheme = "int8_static"',
+        'scheme = "int8_dynamic"\ngranularity = "per_tensor"',
+        ["'xnnpack' cannot do granularity = 'per_tensor'", "it can do: 'per_channel'"],
+    ),
+    "no training": (
+        'scheme = "int8_static"',
+        'scheme = "int8_qat"',
+        ["trains the model", "[training] samples"],
+    ),
+    "training without its samples": (
+        "[data]",
+        "[training]\nepochs = 3\nrate = 0.1\n[data]",
+        ["[training].samples", "missing"],
+    ),
+    "unknown loss": (
+        "[data]",
+        '[training]\nsamples = "data.py:evaluation"\nepochs = 3\nrate = 0.1\nloss = "l2"\n[data]',
+        ["[training].loss", "unknown loss 'l2'", "cross_entropy"],
+    ),
+    "missing package": (
+        'factory = "model.py:build"',
+        'factory = "model.py:build"\npackages = ["no-such-package"]',
+        ["[model].packages", "'no-such-package' is not installed", "pip install"],
+    ),
     "malformed variant": ("[variants.float]", '[variants."a/b"]', ["'a/b'", "cannot name"]),
     "not TOML": ("[model]", "[model", ["is not TOML", "line"]),
     "wrong parity": ('parity = "exact"', 'parity = "exakt"', ["parity", "exakt"]),
