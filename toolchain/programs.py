@@ -36,6 +36,8 @@ def prepare_torch() -> None:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.", FutureWarning)
     # ExecuTorch calls its Python runtime experimental whenever it is imported.
     warnings.filterwarnings("ignore", "This API is experimental and subject to change")
+    # nn.LSTM and nn.GRU keep a second list of their weights, which are parameters all the same.
+    warnings.filterwarnings("ignore", ".*_flat_weights.*were assigned during export", UserWarning)
 
     import torch
 
@@ -63,7 +65,10 @@ def to_bytes(program: ExportedProgram) -> bytes:
 def from_file(path: Path) -> ExportedProgram:
     """The program in a `.pt2` file; UserError if there is none in it."""
     import torch
-    import torch.ao.quantization.fx._decomposed  # registers the operators of quantized programs
+
+    # They register the operators of quantized programs.
+    import torch.ao.quantization.fx._decomposed
+    import torchao.quantization.quant_primitives  # noqa: F401
 
     logged: list[BaseException] = []
 

@@ -15,51 +15,99 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolchain import schemes
+from toolchain import observers, weights
+from toolchain.backends import Abilities
 from toolchain.errors import UserError
+from toolchain.recurrent import unrolled
 from toolchain.schema import shown
+from toolchain.xnnpack import forms, linears
+from toolchain.xnnpack.annotation import floats_only, has_dynamic_kernel
+from toolchain.xnnpack.forms import without_idle_expands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import torch
+    from torch.export import ExportedProgram
 
 SUFFIX = ".pte"
-ABILITIES = frozenset({"static"})
-SCHEMES = schemes.within(ABILITIES)
+ABILITIES: Abilities = {
+    "float": {},
+    "static": {},
+    # XNNPACK gives dynamic activations a scale and a zero point for each token, whatever the
+    # program says, and takes weights with a scale for each channel beside them.
+    "dynamic": {
+        "granularity": ("per_channel",),
+        "mapping": ("affine",),
+        "activations": ("per_token",),
+    },
+    "float16": {},
+    "weight_only": {},
+    "int4_groups": {"group_size": (32, 64, 128, 256)},  # multiples of 32
+    "training": {},
+}
+# Operators that it has kernels for, where they are not all that its quantizer has patterns for:
+# depthwise convolutions on dynamic activations, and convolutions with int8 weights on float ones,
+# have none.
+DYNAMIC = frozenset({"aten.linear", "aten.conv2d", "aten.embedding"})
+WEIGHT_ONLY = frozenset({"aten.linear", "aten.embedding"})
+NOT_COUNTED = ("getitem", "quantize_", "choose_qparams")
 SCHEMA = 1
 EPS = 2**-12  # least scale that XNNPACK takes
 
 
-def static_quantizer(*, observer: str, per_channel: bool) -> Any:
-    """An XNNPACKQuantizer: activations affine per tensor, weights symmetric by their extremes.
+def prepare(model: ExportedProgram) -> ExportedProgram:
+    """LSTM and GRU as linear layers, which XNNPACK has, and no `expand` that changes nothing."""
+    return without_idle_expands(unrolled(model))
 
-    observer: of the activations. per_channel: whether weights have a scale for each output channel.
-    """
+
+def quantizer(
+    *,
+    activations: str,
+    granularity: str,
+    takes: Callable[[Any], bool],
+    observer: str = "minmax",
+    mapping: str = "affine",
+    training: bool = False,
+) -> Any:
+    """An XNNPACKQuantizer: activations per tensor, weights symmetric by their extremes."""
+    import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
-    from torchao.quantization import pt2e
 
-    kinds = {
-        "histogram": pt2e.HistogramObserver,
-        "minmax": pt2e.MinMaxObserver,
-        "moving_average": pt2e.MovingAverageMinMaxObserver,
-    }
-    config = get_symmetric_quantization_config(is_per_channel=per_channel)
-    activation = replace(
-        config.input_activation,
-        observer_or_fake_quant_ctr=kinds[observer].with_args(eps=EPS),
+    config = get_symmetric_quantization_config(
+        is_per_channel=granularity == "per_channel",
+        is_dynamic=activations == "dynamic",
+        is_qat=training,
     )
-    return XNNPACKQuantizer().set_global(
+    if activations == "static" and not training:
+        activation = replace(
+            config.input_activation,
+            qscheme=torch.per_tensor_symmetric
+            if mapping == "symmetric"
+            else torch.per_tensor_affine,
+            observer_or_fake_quant_ctr=observers.load(observer).constructor(eps=EPS),
+        )
         # One object for both: what flows from one operator into the next is observed once.
-        replace(config, input_activation=activation, output_activation=activation)
-    )
+        config = replace(config, input_activation=activation, output_activation=activation)
+    if activations == "dynamic":
+        # The input's scale is not folded into the weight's, which may be as small as it has to be.
+        config = replace(config, weight=weights.int8_spec(granularity))
+        return (
+            floats_only()
+            .set_global(config)
+            .set_filter_function(lambda node: takes(node) and has_dynamic_kernel(node))
+        )
+    return floats_only().set_global(config).set_filter_function(takes)
 
 
-def quantizable() -> frozenset[str]:
+def quantizable(needs: str = "static") -> frozenset[str]:
+    if needs == "dynamic":
+        return DYNAMIC
+    if needs in ("weight_only", "int4_groups"):
+        return WEIGHT_ONLY
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
 
     patterns = XNNPACKQuantizer.SUPPORTED_PATTERNS
@@ -67,13 +115,12 @@ def quantizable() -> frozenset[str]:
     return frozenset(".".join(name.split(".")[:2]) for name in operators)
 
 
-def lower(model: torch.export.ExportedProgram) -> tuple[bytes, dict[str, Any]]:
+def lower(model: ExportedProgram) -> tuple[bytes, dict[str, Any]]:
     """The `.pte` file's content, and what XNNPACK took over of it."""
     import executorch.kernels.quantized  # noqa: F401 (what of quantized operators is left undelegated)
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    edge = to_edge_transform_and_lower(model, partitioner=[XnnpackPartitioner()])
+    edge = to_edge_transform_and_lower(forms.adapted(model), partitioner=[linears.partitioner()])
     delegated = _delegated(edge.exported_program().graph_module)
     try:
         executable = edge.to_executorch()
@@ -105,9 +152,7 @@ def _delegated(graph_module: Any) -> int:
     from executorch.exir.lowered_backend_module import get_lowered_submodules
 
     return sum(
-        node.op == "call_function"
-        and "getitem" not in str(node.target)
-        and "quantized_decomposed" not in str(node.target)
+        node.op == "call_function" and not any(word in str(node.target) for word in NOT_COUNTED)
         for _, lowered, _ in get_lowered_submodules(graph_module)
         for node in lowered.original_module.graph.nodes
     )

@@ -9,6 +9,7 @@ import pytest
 
 from toolchain import backends, programs, schemes
 from toolchain.errors import UserError
+from toolchain.material import Material
 from toolchain.metrics import sqnr_db
 from toolchain.schema import decode
 from toolchain.schemes import int8_static
@@ -27,16 +28,22 @@ def test_names_are_those_of_the_files():
 
 
 def test_what_a_backend_can_do_follows_from_what_schemes_need():
-    assert schemes.within(frozenset()) == {"float"}
-    assert {"float", "int8_static"} <= backends.load("xnnpack").SCHEMES
+    able = {"float": {}, "dynamic": {"granularity": ("per_channel",)}}
+    schemes.check_able("float", {}, "simple", able, "here")
+    schemes.check_able("int8_dynamic", {"granularity": "per_channel"}, "simple", able, "here")
+    with pytest.raises(UserError, match=r"here\.scheme: .*'simple' cannot[^$]*float, int8_dynamic"):
+        schemes.check_able("int8_static", {}, "simple", able, "here")
+    with pytest.raises(UserError, match=r"here\.granularity: .*'per_tensor'[^$]*'per_channel'"):
+        schemes.check_able("int8_dynamic", {"granularity": "per_tensor"}, "simple", able, "here")
 
 
 @pytest.mark.parametrize("name", schemes.names())
 def test_every_scheme_has_what_a_scheme_has(name):
     scheme = schemes.load(name)
     assert decode(scheme.Options, {}, "here") == scheme.Options()
-    assert isinstance(scheme.NEEDS, frozenset)
-    assert isinstance(scheme.NEEDS_CALIBRATION, bool)
+    assert isinstance(scheme.NEEDS, str)
+    assert any(scheme.NEEDS in backends.load(n).ABILITIES for n in backends.names())
+    assert {"calibration", "training", "search"} >= scheme.USES
     with pytest.raises(UserError, match="unknown key 'nonsense'"):
         decode(scheme.Options, {"nonsense": 1}, "here")
 
@@ -45,7 +52,7 @@ def test_options_are_checked_without_torch():
     code = (
         "import sys; from toolchain import schemes, backends, loading, metrics;"
         "[schemes.load(n).Options() for n in schemes.names()];"
-        "[backends.load(n).SCHEMES for n in backends.names()];"
+        "[backends.load(n).ABILITIES for n in backends.names()];"
         "sys.exit(str({'torch', 'numpy'} & set(sys.modules)) if 'torch' in sys.modules else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -108,7 +115,10 @@ def exported(**options):
 
 def quantized(xnnpack, calibration=None, **options):
     given = calibration or inputs(16)
-    return int8_static.quantize(exported(), int8_static.Options(**options), xnnpack, given)
+    material = Material(calibration=given)
+    return int8_static.quantize(
+        exported(), int8_static.Options(**options), xnnpack, material
+    ).program
 
 
 def outputs(program, samples):
@@ -181,7 +191,7 @@ def test_each_observer_gives_what_its_formula_says(xnnpack):
 @pytest.mark.slow
 def test_no_calibration_samples_are_refused(xnnpack):
     with pytest.raises(UserError, match="no calibration samples"):
-        int8_static.quantize(exported(), int8_static.Options(), xnnpack, [])
+        int8_static.quantize(exported(), int8_static.Options(), xnnpack, Material())
 
 
 @pytest.mark.slow
@@ -235,7 +245,8 @@ def test_undelegated_quantize_operators_are_listed_and_have_kernels_on_the_host(
     torch.manual_seed(0)
     samples = [(torch.randn(1, 4, 6, 6, 6),) for _ in range(4)]
     float_model = torch.export.export(torch.nn.Conv3d(4, 4, 3).eval(), samples[0])
-    model = int8_static.quantize(float_model, int8_static.Options(), xnnpack, samples)
+    material = Material(calibration=samples)
+    model = int8_static.quantize(float_model, int8_static.Options(), xnnpack, material).program
     program, report = xnnpack.lower(model)
     assert report["operators"]["undelegated"] == {
         "aten::convolution.out": 1,

@@ -1,0 +1,1 @@
+"""What XNNPACK needs beside ExecuTorch's own backend: see `toolchain.backends.xnnpack`."""
