@@ -14,17 +14,24 @@ from safetensors.numpy import save
 from toolchain import loading
 from toolchain.atomic import write_bytes
 from toolchain.errors import UserError
-from toolchain.schema import Data, Model, Tensor, decode_json
+from toolchain.schema import Data, Model, Tensor, Training, decode_json
 from toolchain.steps.main import step
 
 Array = npt.NDArray[Any]
 
+# kind of samples -> the key that names their function
+FUNCTIONS = {"calibration": "calibration", "evaluation": "evaluation", "training": "samples"}
+
 
 def run(*, data: Path, model: Path, folder: Path, kind: str, out: Path) -> None:
-    """Write the `kind` samples, calibration or evaluation: `input.k` [N, *shape], `label` [N]."""
-    wanted = decode_json(Data, data)
-    reference = wanted.calibration if kind == "calibration" else wanted.evaluation
-    if kind not in ("calibration", "evaluation") or reference is None:
+    """Write the `kind` samples, calibration, evaluation or training: `input.k` [N, *shape], and
+    for the latter two `label` [N, ...].
+
+    data: the recipe's `Data`; for training, its `Training`.
+    """
+    wanted = decode_json(Training if kind == "training" else Data, data)
+    reference = getattr(wanted, FUNCTIONS.get(kind, ""), None)
+    if reference is None:
         raise UserError(f"the recipe has no data for '{kind}'", where=str(data))
     inputs = decode_json(Model, model).inputs
     random.seed(0)  # data functions that draw without a seed of their own still repeat
@@ -33,17 +40,20 @@ def run(*, data: Path, model: Path, folder: Path, kind: str, out: Path) -> None:
         given = list(_samples(reference, folder))
     if not given:
         raise UserError(f"gave no samples for {kind}", where=reference)
-    if kind == "evaluation":
-        tuples, labels = _split(given, reference)
-    else:
-        tuples, labels = given, None
+    tuples, labels = (given, None) if kind == "calibration" else _split(given, reference)
     checked = [_checked(s, inputs, f"{reference}: sample {i}") for i, s in enumerate(tuples)]
     tensors = {
         f"input.{k}": np.stack(column) for k, column in enumerate(zip(*checked, strict=True))
     }
     if labels is not None:
         tensors["label"] = labels
-    elif kind == "evaluation" and wanted.metric == "top1":
+    elif kind == "training":
+        raise UserError(
+            "gave no labels, and training needs them",
+            where=reference,
+            hint="yield (inputs, label): what [training].loss compares the outputs with",
+        )
+    elif kind == "evaluation" and getattr(wanted, "metric", None) == "top1":
         raise UserError(
             "gave no labels, and the metric 'top1' needs them",
             where=reference,

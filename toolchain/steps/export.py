@@ -1,4 +1,8 @@
-"""Build the recipe's model, load its weights, and export it as a float program."""
+"""Build the recipe's model, load its weights, and export it as a float program.
+
+Two modes: `inference`, with the batch of the recipe; `training`, with dropout and batch statistics
+as in training, and any batch size.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolchain import loading, programs
 from toolchain.atomic import write_bytes
-from toolchain.errors import UserError
+from toolchain.errors import UserError, nearest
 from toolchain.schema import Model, Tensor, decode_json, shown
 from toolchain.steps.main import step
 
@@ -16,21 +20,33 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 LINES = 6  # of what torch.export says when it fails
+BATCH = "batch"  # name of the dynamic dimension
+LEAST_BATCH = 2  # torch.export takes a size of 1 for a constant
 
 
-def run(*, model: Path, folder: Path, out: Path) -> None:
+def run(*, model: Path, folder: Path, out: Path, mode: str = "inference") -> None:
     """Write the program of the model that the JSON file `model` describes."""
     programs.prepare_torch()
+    exports = {"inference": _for_inference, "training": _for_training}
+    if mode not in exports:
+        raise UserError(f"unknown mode '{mode}'", where="--mode", hint=nearest(mode, exports))
     wanted = decode_json(Model, model)
-    if wanted.program is not None:
+    if wanted.program is None:
+        with loading.importable(folder):
+            program = exports[mode](_built(wanted, folder), wanted, folder)
+    elif mode == "inference":
         program = _exported(wanted, wanted.program, folder)
     else:
-        with loading.importable(folder):
-            program = _export(wanted, folder)
+        raise UserError(
+            "an exported program cannot be trained",
+            where=f"{shown(folder / 'recipe.toml')}: [model].program",
+            hint="give the model as a factory: [model] factory",
+        )
     write_bytes(out, programs.to_bytes(program))
 
 
-def _export(wanted: Model, folder: Path) -> ExportedProgram:
+def _built(wanted: Model, folder: Path) -> torch.nn.Module:
+    """The recipe's model with its weights."""
     import torch
 
     factory = str(wanted.factory)
@@ -45,12 +61,58 @@ def _export(wanted: Model, folder: Path) -> ExportedProgram:
     if wanted.weights is not None:
         where = f"{shown(folder / 'recipe.toml')}: [model].weights"
         loading.load_weights(module, folder / wanted.weights, wanted.sha256, where)
+    return module
+
+
+def _for_inference(module: torch.nn.Module, wanted: Model, folder: Path) -> ExportedProgram:
     module.eval()
     inputs = _example(wanted.inputs)
     _check_inputs_fit(module, inputs, wanted, folder)
+    return _export(module, inputs, str(wanted.factory))
+
+
+def _for_training(module: torch.nn.Module, wanted: Model, folder: Path) -> ExportedProgram:
+    """The model in training mode; the first dimension of its inputs is that of a batch."""
+    import torch
+
+    sizes = {declared.shape[:1] for declared in wanted.inputs}
+    if len(sizes) > 1 or () in sizes:
+        raise UserError(
+            "training needs a batch dimension, the first and the same of all inputs; these are "
+            + _described(wanted.inputs),
+            where=f"{shown(folder / 'recipe.toml')}: [model].inputs",
+        )
+    size = max(LEAST_BATCH, wanted.inputs[0].shape[0])
+    batched = tuple(i.model_copy(update={"shape": (size, *i.shape[1:])}) for i in wanted.inputs)
+    inputs = _example(batched)
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    for tensor in inputs:
+        shapes[tensor] = {0: torch.export.Dim(BATCH, min=LEAST_BATCH)}
+    try:
+        module.eval()  # run in training mode, batch-norms would move their statistics
+        _check_inputs_fit(module, inputs, wanted.model_copy(update={"inputs": batched}), folder)
+        module.train()
+        return _export(module, inputs, str(wanted.factory), shapes)
+    except UserError as error:
+        raise UserError(
+            f"as training needs it, with any number of samples in a batch: {error.message}",
+            where=error.where,
+            hint=f"{error.hint}\n  does the model take the size of a batch for a constant? Write "
+            "x.flatten(1) or x.view(x.shape[0], -1),\n  and not x.view(1, -1)",
+        ) from error
+
+
+def _export(
+    module: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    factory: str,
+    shapes: Any = None,
+) -> ExportedProgram:
+    import torch
+
     try:
         with torch.no_grad():
-            return torch.export.export(module, inputs)
+            return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as error:  # the user's model decides what export raises
         reason = [line for line in str(error).splitlines() if line.strip()][:LINES]
         raise UserError(

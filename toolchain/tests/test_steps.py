@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from toolchain.errors import UserError
-from toolchain.schema import Data, Model, Recipe, Tensor, Variant, decode, read_toml
+from toolchain.schema import Data, Model, Recipe, Tensor, Training, Variant, decode, read_toml
 from toolchain.steps import data as data_step
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def build(recipe: Path, out: Path, variants: tuple[str, ...], hash_seed: int = 0
                     "variant": out / f"{name}.json",
                     "backend": "xnnpack",
                     "out": quantized,
-                    "report": at / "quantize.json",
+                    "notes": at / "notes.json",
                     **calibration,
                 },
             ),
@@ -87,6 +87,22 @@ def build(recipe: Path, out: Path, variants: tuple[str, ...], hash_seed: int = 0
                     "backend": "xnnpack",
                     "data": evaluation,
                     "out": at / "host.safetensors",
+                },
+            ),
+            (
+                "analyze",
+                {
+                    "variant": out / f"{name}.json",
+                    "model": model,
+                    "quantized": quantized,
+                    "notes": at / "notes.json",
+                    "data": evaluation,
+                    "reference": out / "reference.safetensors",
+                    "host": at / "host.safetensors",
+                    "backend": "xnnpack",
+                    "metric": read_toml(recipe / "recipe.toml")["data"]["metric"],
+                    "folder": recipe,
+                    "out": at / "quantize.json",
                 },
             ),
         ]
@@ -196,60 +212,141 @@ def test_a_factory_without_weights_gives_the_same_model_each_time(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+NORMALIZED = (
+    "class M(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    "        self.norm, self.drop = nn.BatchNorm1d(4), nn.Dropout(0.5)\n"
+    "    def forward(self, x):\n        return self.drop(self.norm(x))\n"
+    "def build():\n    return M()\n"
+)
+
+
+def export_for_training(folder: Path, text: str, *shapes: tuple[int, ...]):
+    from toolchain import programs
+    from toolchain.steps import export
+
+    (folder / "model.py").write_text(BUILD + text)
+    model = Model(factory="model.py:build", inputs=tuple(Tensor(shape=shape) for shape in shapes))
+    (folder / "model.json").write_text(model.canonical())
+    out = folder / "training.pt2"
+    export.run(model=folder / "model.json", folder=folder, out=out, mode="training")
+    return programs.from_file(out)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_for_training_takes_any_batch_and_uses_its_statistics(tmp_path):
+    import torch
+
+    program = export_for_training(tmp_path, NORMALIZED, (1, 4))
+    state = program.state_dict
+    assert (state["norm.running_mean"] == 0).all()  # nothing has run in training mode
+    assert (state["norm.running_var"] == 1).all()
+    module = program.module()
+    torch.manual_seed(0)
+    for size in (2, 7):
+        given = torch.randn(size, 4) + 3
+        got = module(given)
+        normalized = torch.nn.functional.batch_norm(given, None, None, training=True)
+        kept = got != 0
+        torch.testing.assert_close(got[kept], (normalized * 2)[kept])  # dropout drops half
+    assert 0 < kept.float().mean() < 1
+    assert (module.norm.running_mean != 0).all()
+
+
+@pytest.mark.slow
+def test_a_model_for_training_is_the_same_in_each_process(tmp_path):
+    (tmp_path / "model.py").write_text(BUILD + NORMALIZED)
+    model = Model(factory="model.py:build", inputs=(Tensor(shape=(1, 4)),))
+    (tmp_path / "model.json").write_text(model.canonical())
+    for seed in (1, 2):
+        done = call(
+            "export",
+            seed,
+            model=tmp_path / "model.json",
+            folder=tmp_path,
+            mode="training",
+            out=tmp_path / f"{seed}.pt2",
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "1.pt2").read_bytes() == (tmp_path / "2.pt2").read_bytes()
+
+
+FUNCTION = (
+    "class M(nn.Module):\n    def forward(self, *x):\n        {}\ndef build():\n    return M()\n"
+)
+TRAINING_EXPORT_MISTAKES: dict[str, tuple[str, list[tuple[int, ...]], list[str]]] = {
+    "a batch of one": (
+        "return x[0].view(1, 4).sum(1)",
+        [(1, 4)],
+        ["does not run on the inputs", "[2, 4] float32", "x.flatten(1)", "not x.view(1, -1)"],
+    ),
+    "a constant size": (
+        "return x[0].expand(int(x[0].shape[0]) // 2 * 2, 4) if len(x[0]) == 2 else x[0]",
+        [(1, 4)],
+        ["with any number of samples in a batch", "batch", "x.flatten(1)"],
+    ),
+    "inputs of several sizes": (
+        "return x[0] + x[1]",
+        [(1, 4), (3, 4)],
+        ["needs a batch dimension", "[1, 4] float32, [3, 4] float32", "[model].inputs"],
+    ),
+    "no dimension": ("return x[0]", [()], ["needs a batch dimension, the first"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", TRAINING_EXPORT_MISTAKES)
+def test_mistakes_in_a_model_for_training(tmp_path, case):
+    body, shapes, told = TRAINING_EXPORT_MISTAKES[case]
+    with pytest.raises(UserError) as caught:
+        export_for_training(tmp_path, FUNCTION.format(body), *shapes)
+    for part in told:
+        assert part in str(caught.value), str(caught.value)
+    assert not (tmp_path / "training.pt2").exists()
+
+
+def test_an_exported_program_is_not_for_training(tmp_path):
+    from toolchain.steps import export
+
+    model = Model(program="m.pt2", inputs=(Tensor(shape=(1, 4)),))
+    (tmp_path / "model.json").write_text(model.canonical())
+    given = {"model": tmp_path / "model.json", "folder": tmp_path, "out": tmp_path / "out"}
+    with pytest.raises(UserError, match="an exported program cannot be trained"):
+        export.run(**given, mode="training")
+    with pytest.raises(UserError, match=r"unknown mode 'trainin'\n.*'training'"):
+        export.run(**given, mode="trainin")
+
+
 # --- quantize -----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_what_was_not_quantized_is_listed_with_its_reason(tmp_path):
+def test_a_scheme_that_reaches_nothing_or_lacks_its_data_is_refused(tmp_path):
     import torch
     from safetensors.torch import save_file
-    from torch import nn
 
     from toolchain import programs
     from toolchain.steps import quantize
 
     programs.prepare_torch()
-
-    def run(layers: nn.Module) -> dict:
-        program = torch.export.export(layers.eval(), (torch.ones(1, 4),))
-        (tmp_path / "model.pt2").write_bytes(programs.to_bytes(program))
-        save_file({"input.0": torch.randn(8, 1, 4)}, tmp_path / "calibration.safetensors")
-        (tmp_path / "variant.json").write_text(Variant(scheme="int8_static").canonical())
-        quantize.run(
-            model=tmp_path / "model.pt2",
-            variant=tmp_path / "variant.json",
-            backend="xnnpack",
-            calibration=tmp_path / "calibration.safetensors",
-            out=tmp_path / "out.pt2",
-            report=tmp_path / "report.json",
-        )
-        report: dict = json.loads((tmp_path / "report.json").read_bytes())
-        return report
-
-    report = run(nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 4), nn.ReLU()))
-    assert [row["operator"] for row in report["quantized"]] == [
-        "aten.linear.default",
-        "aten.linear.default",
-        "aten.relu.default",
-    ]
-    assert report["not_quantized"] == [
-        {
-            "operator": "aten.sigmoid.default",
-            "module": "1",
-            "why": "the backend's quantizer has no pattern for it",
-        }
-    ]
-    with pytest.raises(UserError, match="found nothing to quantize"):
-        run(nn.Sigmoid())
-    with pytest.raises(UserError, match="needs calibration data"):
-        quantize.run(
-            model=tmp_path / "model.pt2",
-            variant=tmp_path / "variant.json",
-            backend="xnnpack",
-            out=tmp_path / "x",
-            report=tmp_path / "y",
-        )
+    program = torch.export.export(torch.nn.Sigmoid(), (torch.ones(1, 4),))
+    (tmp_path / "model.pt2").write_bytes(programs.to_bytes(program))
+    save_file({"input.0": torch.randn(8, 1, 4)}, tmp_path / "calibration.safetensors")
+    (tmp_path / "variant.json").write_text(Variant(scheme="int8_static").canonical())
+    given = {
+        "model": tmp_path / "model.pt2",
+        "variant": tmp_path / "variant.json",
+        "backend": "xnnpack",
+        "out": tmp_path / "out.pt2",
+        "notes": tmp_path / "notes.json",
+    }
+    with pytest.raises(UserError, match=r"found nothing to quantize[^$]*aten\.conv2d"):
+        quantize.run(**given, calibration=tmp_path / "calibration.safetensors")
+    with pytest.raises(UserError, match="'int8_static' needs it"):
+        quantize.run(**given)
+    assert not (tmp_path / "out.pt2").exists()
 
 
 @pytest.mark.slow
@@ -402,3 +499,30 @@ def test_mistakes_in_data(tmp_path, case):
 def test_top1_without_labels_is_told_before_anything_is_built(tmp_path):
     with pytest.raises(UserError, match="the metric 'top1' needs them"):
         materialize(tmp_path, X + "def samples(): return [(x, None)]\n", metric="top1")
+
+
+def test_training_samples_come_from_the_training_of_the_recipe(tmp_path):
+    (tmp_path / "data.py").write_text(
+        f"import numpy as np\n{X}def samples(): return [(x, 1), (2 * x, 0)]\n"
+        "def unlabeled(): return [(x, None)]\n"
+    )
+    model = Model(factory="model.py:build", inputs=(Tensor(shape=(1, 2)),))
+    (tmp_path / "model.json").write_text(model.canonical())
+
+    def run(samples: str):
+        wanted = Training(samples=f"data.py:{samples}", epochs=1, rate=0.1)
+        (tmp_path / "training.json").write_text(wanted.canonical())
+        data_step.run(
+            data=tmp_path / "training.json",
+            model=tmp_path / "model.json",
+            folder=tmp_path,
+            kind="training",
+            out=tmp_path / "out.safetensors",
+        )
+        return load_file(tmp_path / "out.safetensors")
+
+    found = run("samples")
+    assert found["input.0"].tolist() == [[[1, 1]], [[2, 2]]]
+    assert found["label"].tolist() == [1, 0]
+    with pytest.raises(UserError, match="gave no labels, and training needs them"):
+        run("unlabeled")
