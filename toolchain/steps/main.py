@@ -35,7 +35,8 @@ PARENT = "SLIPWAY_PARENT"  # process number of the build that started this step
 
 def step(run: Callable[..., None]) -> typing.NoReturn:
     """Parse the command line for `run`, call it, and exit."""
-    end_with_parent()
+    if PARENT in os.environ:
+        end_with(int(os.environ[PARENT]))
     parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).stem, description=run.__doc__)
     hints = typing.get_type_hints(run)
     for name, parameter in inspect.signature(run).parameters.items():
@@ -65,13 +66,10 @@ def step(run: Callable[..., None]) -> typing.NoReturn:
     raise SystemExit(0)
 
 
-def end_with_parent() -> None:
-    """Let the kernel end this process when the build that started it dies, even by SIGKILL."""
-    parent = os.environ.get(PARENT)
-    if parent is None:
-        return
+def end_with(parent: int) -> None:
+    """Let the kernel end this process when its parent dies, even by SIGKILL."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it died before the call above
+    if os.getppid() != parent:  # it died before the call above
         raise SystemExit(errors.InfraError.exit_status)
 
 
