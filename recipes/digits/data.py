@@ -40,5 +40,12 @@ def calibration() -> Iterator[np.ndarray]:
 
 
 def evaluation() -> Iterator[tuple[np.ndarray, int]]:
-    indices = split()[1]
+    yield from _labeled(split()[1])
+
+
+def training() -> Iterator[tuple[np.ndarray, int]]:
+    yield from _labeled(split()[0])
+
+
+def _labeled(indices: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     yield from zip(images()[indices, None], load_digits().target[indices], strict=True)

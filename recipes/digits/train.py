@@ -5,38 +5,37 @@
 The same seed, one thread and the same torch give the same file.
 """
 
+import tomllib
 from pathlib import Path
 
 import torch
+from augment import shifted
 from data import images, split
 from model import build
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 
-WEIGHTS = Path(__file__).with_name("weights.safetensors")
-EPOCHS, BATCH = 60, 64
-
-
-def shifted(batch: torch.Tensor) -> torch.Tensor:
-    """Each image moved by at most one pixel in each direction."""
-    padded = pad(batch, (1, 1, 1, 1))
-    places = torch.randint(0, 3, (len(batch), 2)).tolist()
-    return torch.stack([padded[i, :, y : y + 8, x : x + 8] for i, (y, x) in enumerate(places)])
+HERE = Path(__file__).parent
+WEIGHTS = HERE / "weights.safetensors"
+SETTINGS = tomllib.loads((HERE / "recipe.toml").read_text("utf-8"))["training"]
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(SETTINGS["seed"])
+    epochs, batch_size = SETTINGS["epochs"], SETTINGS["batch"]
     train, evaluation = split()
     pixels, labels = torch.from_numpy(images()), torch.from_numpy(load_digits().target)
     model = build()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
-    steps = EPOCHS * (len(train) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=steps)
-    for _ in range(EPOCHS):
+    steps = len(train) // batch_size
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, SETTINGS["rate"], total_steps=epochs * steps
+    )
+    for _ in range(epochs):
         shuffled = torch.from_numpy(train)[torch.randperm(len(train))]
-        for batch in shuffled[: len(train) // BATCH * BATCH].split(BATCH):
+        for batch in shuffled[: steps * batch_size].split(batch_size):
             optimizer.zero_grad()
             cross_entropy(model(shifted(pixels[batch])), labels[batch]).backward()
             optimizer.step()

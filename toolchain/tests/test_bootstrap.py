@@ -78,3 +78,21 @@ def test_every_dependency_is_pinned_and_every_direct_one_explained():
         assert "==" in pin, line
         assert len(reason) > 5, line
     assert all("==" in line for line in rest.split("\n") if line)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("No broken requirements found.", None),
+        ("\n".join(bootstrap.NOT_NEEDED), None),
+        (f"{bootstrap.NOT_NEEDED[0]}\na 1 requires b, which is not installed.", "a 1 requires b"),
+        ("", None),
+    ],
+)
+def test_a_package_that_lacks_another_is_refused(said, told):
+    if told is None:
+        bootstrap.check_consistency(["printf", "%s\\n", said])
+        return
+    with pytest.raises(bootstrap.SetupError, match=told) as caught:
+        bootstrap.check_consistency(["printf", "%s\\n", said])
+    assert "sentence-transformers" not in str(caught.value)
