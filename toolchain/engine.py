@@ -49,7 +49,9 @@ class Engine:
         self._made: set[Path] = set()
         self._heavy = 0
         self._held = _hold(build)
-        self.import_roots = {ROOT, *_python_path()}  # where imports are followed
+        self.goals: set[str] = set()
+        self.recipe_folders: set[Path] = set()  # where a recipe's own files import from
+        self._import_roots = {ROOT, *_python_path()}  # where all imports are followed
         self._env = _environment(build, cached)
         self._env.Append(
             SCANNERS=ScannerBase(self._scan, name="imports", skeys=[".py"], recursive=True)
@@ -114,6 +116,7 @@ class Engine:
 
     def goal(self, name: str, path: Path, *, default: bool = False) -> None:
         """Let `scons <name>` make `path`, among others; `default`: and plain `scons` too."""
+        self.goals.add(name)
         alias = self._env.Alias(name, str(path))
         if default:
             self._env.Default(alias)
@@ -124,7 +127,9 @@ class Engine:
 
     def _scan(self, node: Any, _env: Any, _path: Any) -> list[Any]:
         """SCons' view of `imported_files`."""
-        found = imported_files(Path(node.get_abspath()), sorted(self.import_roots))
+        path = Path(node.get_abspath())
+        own = {folder for folder in self.recipe_folders if path.is_relative_to(folder)}
+        found = imported_files(path, sorted(self._import_roots | own))
         return [scons.File(str(file)) for file in found]
 
     def _side_effect(self, name: str, node: Any) -> None:

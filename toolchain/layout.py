@@ -3,9 +3,13 @@
 <recipe>/spec/{model,data}.json                                   parts of the recipe
 <recipe>/{model.pt2,calibration,evaluation,reference.safetensors} float model, data, its outputs
 <recipe>/<variant>/spec/{variant,measure,checks}.json
-<recipe>/<variant>/<backend>/{quantized.pt2,quantize.json}        what the backend's quantizer made
-<recipe>/<variant>/<backend>/{program.*,lower.json,host.safetensors}
+<recipe>/{training.pt2,training.safetensors}                      for training, if asked for
+<recipe>/<variant>/<backend>/{quantized.pt2,notes.json}           what the backend's quantizer made
+<recipe>/<variant>/<backend>/{program.*,lower.json,host.safetensors,quantize.json}
+<recipe>/<variant>/<backend>/sensitivity.{json,svg}               if asked for
 <recipe>/<variant>/<backend>/<target>/bundle.tar
+<recipe>/<variant>/<backend>/<target>/{choice.json,search.json,search.svg}
+                          of a search; its program too: it was chosen by its cost on the target
 <recipe>/<variant>/<backend>/<target>/<device>/{device,samples,verdict}.json, outputs.safetensors
 runtime/<target>/{target.json,executorch.whl,runner,lib/*.so}
 tools/{python,<target>}.json                                      versions of the tools
@@ -34,6 +38,7 @@ class Layout:
     variant_name: str
     backend: str
     target: str
+    searched: bool = False  # whether the program depends on the target
 
     @property
     def recipe(self) -> Path:
@@ -50,11 +55,15 @@ class Layout:
 
     @property
     def program(self) -> Path:
-        return self.variant / self.backend
+        return self.on_target if self.searched else self.variant / self.backend
+
+    @property
+    def on_target(self) -> Path:
+        return self.variant / self.backend / self.target
 
     @property
     def bundle(self) -> Path:
-        return self.program / self.target / "bundle.tar"
+        return self.on_target / "bundle.tar"
 
     @property
     def runtime(self) -> Path:
@@ -75,4 +84,5 @@ class Layout:
                 hint="such as build/digits/int8/xnnpack/arm64/bundle.tar; scons bundles makes it",
             )
         recipe, variant, backend, target = folder.parts[-4:]
-        return cls(above[3], recipe, variant, backend, target)
+        searched = (folder / "choice.json").is_file()
+        return cls(above[3], recipe, variant, backend, target, searched)

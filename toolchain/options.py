@@ -9,25 +9,29 @@ from pathlib import Path
 from toolchain.errors import UserError, nearest
 from toolchain.schema import Frozen
 
-ALIASES = ("programs", "bundles", "check")
+ALIASES = ("programs", "bundles", "check", "sensitivity", "table")
 
 HELP = """
 Slipway: from a PyTorch model to a measured, verified release on the device.
 
-  scons target=arm64                      build, deploy, measure and judge every recipe
+  scons target=arm64                      build, deploy, measure and judge the quick recipes
   scons target=arm64 recipe=digits        one recipe (or more: recipe=digits,mobilenet_v2)
   scons target=arm64 device=qemu:cortex-a76     on another board, or on several
+  scons target=arm64 recipe=all variant=all     everything, also what takes minutes
   scons bundles                           stop before any device is touched
 
 What to make (default: check)
   programs    the quantized, lowered programs        build/<recipe>/<variant>/<backend>/
   bundles     what is shipped: runner, libraries, program    .../<target>/bundle.tar
   check       measured on a device and judged        .../<device>/verdict.json, build/summary.json
+  table       check, and a Markdown table of all programs    build/table.md
+  sensitivity what quantizing each layer costs, one at a time    .../sensitivity.{{json,svg}}
 
 Options
   target=NAME[,NAME]     of: {targets}
   recipe=NAME[,NAME]     of: {recipes}
   variant=NAME[,NAME]    of: {variants}
+                         recipe=all, variant=all: also those that are built only by name
   device=NAME[,NAME]     qemu:CPU, or a name in devices.toml (default: the target's own board)
   recipes=PATH           your own recipes instead of those in recipes/
   devices=PATH           where your devices stand (default: devices.toml)

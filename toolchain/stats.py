@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toolchain.metrics import sqnr_db
+from toolchain.metrics import min_cosine, sqnr_db
 
 Array = npt.NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -48,6 +49,43 @@ def instructions(counts: Sequence[int] | None) -> int | None:
     return None if not counts else int(np.median(counts))
 
 
+def against_float(reference: Sequence[Array], actual: Sequence[Array]) -> dict[str, Any]:
+    """Error of the outputs against the float model's: of several outputs, that of the worst.
+
+    equal: no number differs. sqnr_db: signal to quantization noise of an output; None where all are
+    equal, and where it is not finite. min_cosine: the least of all samples; None if not finite.
+    """
+    pairs = list(zip(reference, actual, strict=True))
+    real = [(a, b) for a, b in pairs if a.dtype.kind == "f"]
+    noise = min((sqnr_db(a, b) for a, b in real), key=_worst_first, default=math.inf)
+    cosine = min((min_cosine(a, b) for a, b in real), key=_worst_first, default=math.inf)
+    return {
+        "sqnr_db": noise if math.isfinite(noise) else None,
+        "min_cosine": cosine if math.isfinite(cosine) else None,
+        "equal": all(np.array_equal(a, b) for a, b in pairs),
+    }
+
+
+def _worst_first(figure: float) -> float:
+    """Sort key: NaN is worse than any figure."""
+    return -math.inf if math.isnan(figure) else figure
+
+
+def quality(
+    outputs: Sequence[Array], reference: Sequence[Array], labels: Array | None, metric: Metric
+) -> dict[str, Any]:
+    """The metric of `outputs`, its drop against the float model's, and `against_float`."""
+    ours, floats = list(outputs), list(reference)
+    accuracy, floating = metric(ours, labels, floats), metric(floats, labels, floats)
+    return {
+        "accuracy": accuracy,
+        "accuracy_float": floating,
+        "drop": floating - accuracy,
+        **against_float(reference, outputs),
+        "samples": len(reference[0]),
+    }
+
+
 def latency(wall_ns: Sequence[int]) -> dict[str, float]:
     """p50, p90 and p99 in ms (nearest rank: each is a sample that was taken), and `count`."""
     ranks = np.percentile(np.asarray(wall_ns) / 1e6, [50, 90, 99], method="inverted_cdf")
@@ -57,7 +95,8 @@ def latency(wall_ns: Sequence[int]) -> dict[str, float]:
 
 # What `figures` gives; all None where a device gave no measurement.
 FIGURES = (
-    "samples", "samples_available", "accuracy", "accuracy_float", "drop", "parity",
+    "samples", "samples_available", "accuracy", "accuracy_float", "drop", "sqnr_db",
+    "min_cosine", "equal", "host", "parity",
     "instructions_per_inference", "instructions_unavailable", "latency_ms", "load_ms", "threads",
     "peak_rss_bytes",
 )  # fmt: skip
@@ -85,21 +124,18 @@ def figures(
     """All figures that one measurement gives (`FIGURES`).
 
     samples: what the measure step wrote. outputs, reference, host: `output.k` of shape [N, ...]
-    from the device, the float model and the same program on this host; only the first samples,
-    those that the device ran, are compared. label: [N, ...] or None.
+    from the device, the float model and the same program on this host; of the device only the first
+    samples, those that it ran. `host` is the quality over all. label: [N, ...] or None.
     """
     count = samples["samples"]
     runner, on_board = samples["runner"], samples["device"]["emulated"]
+    available = samples["samples_available"]
     device, floating = first(outputs, count), first(reference, count)
-    labels = None if label is None else label[:count]
-    accuracy, accuracy_float = metric(device, labels, floating), metric(floating, labels, floating)
     iterations = runner["iterations"]
     return {
-        "samples": count,
-        "samples_available": samples["samples_available"],
-        "accuracy": accuracy,
-        "accuracy_float": accuracy_float,
-        "drop": accuracy_float - accuracy,
+        **quality(device, floating, None if label is None else label[:count], metric),
+        "samples_available": available,
+        "host": quality(first(host, available), first(reference, available), label, metric),
         "parity": parity(first(host, count), device),
         "instructions_per_inference": instructions(iterations["instructions"]),
         "instructions_unavailable": runner.get("instructions_unavailable"),

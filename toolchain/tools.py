@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 
@@ -17,8 +17,12 @@ PYTHON = ("torch", "torchao", "executorch", "numpy", "safetensors", "scikit-lear
 @cache
 def python() -> str:
     """JSON: name and version of Python and of the packages that models and programs come from."""
-    versions = {name: metadata.version(name) for name in PYTHON}
-    return _json({"python": platform.python_version(), **versions})
+    return _json({"python": platform.python_version(), **_versions(PYTHON)})
+
+
+def packages(names: Iterable[str]) -> str:
+    """JSON: versions of installed packages that a recipe's model comes from."""
+    return _json(_versions(names))
 
 
 @cache
@@ -33,6 +37,10 @@ def compiler(triple: str) -> str:
             hint=f"./scripts/setup installs it; on Debian: apt-get install g++-{triple}",
         ) from None
     return _json({"compiler": said.stdout.splitlines()[0]})
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    return {name: metadata.version(name) for name in names}
 
 
 def _json(value: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from toolchain import __version__, bundle, elf
+from toolchain import __version__, bundle, elf, schemes
 from toolchain.atomic import write_bytes
 from toolchain.errors import UserError
 from toolchain.runtime_libraries import kernels_for
@@ -27,7 +27,6 @@ def run(
     *,
     recipe: str,
     variant: str,
-    scheme: str,
     backend: str,
     target_name: str,
     target: Path,
@@ -46,7 +45,7 @@ def run(
     samples, expected: the evaluation inputs, and what the program made of them on the host.
     runner: with `lib` beside it. tools: files that tell versions.
     """
-    lowering = json.loads(lowered.read_bytes())
+    lowering, report = json.loads(lowered.read_bytes()), json.loads(quantized.read_bytes())
     arch = decode_json(Target, target).arch
     kernels = kernels_for(lowering["operators"]["undelegated"])
     binaries = _binaries(runner, kernels)
@@ -64,7 +63,7 @@ def run(
         "schema": bundle.SCHEMA,
         "recipe": recipe,
         "variant": variant,
-        "scheme": scheme,
+        "scheme": report["scheme"],
         "backend": backend,
         "target": target_name,
         "arch": arch,
@@ -81,7 +80,7 @@ def run(
         },
         "bytes": _sizes(files),
         **_delegation(lowering),
-        "not_quantized": _not_quantized(json.loads(quantized.read_bytes())),
+        "not_quantized": _not_quantized(report),
     }
     write_bytes(out, bundle.write(files, manifest))
     parts = _sizes(files)
@@ -128,7 +127,7 @@ def _delegation(lowered: Mapping[str, Any]) -> dict[str, Any]:
 
 def _not_quantized(report: Mapping[str, Any]) -> dict[str, int]:
     """Operators that a quantizing scheme left in float, counted, with the reason."""
-    if report["scheme"] == "float":
+    if schemes.load(report["scheme"]).NEEDS in schemes.FLOATS:
         return {}
     left = Counter(f"{row['operator']} ({row['why']})" for row in report["not_quantized"])
     return dict(sorted(left.items()))

@@ -43,7 +43,11 @@ def findings(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     if row["accuracy"] is None:
         return found
     if row["samples"] < row["samples_available"]:
-        found.append(f"measured on {row['samples']} of {row['samples_available']} samples")
+        host = row["host"]
+        found.append(
+            f"measured on {row['samples']} of {row['samples_available']} samples; the same program "
+            f"on the host, over all: {host['accuracy']:.4f} (drop {host['drop']:+.4f})"
+        )
     if row["metric"] == "agreement":
         found.append("accuracy is agreement with the float model, not with labels")
     if row["instructions_unavailable"]:
@@ -126,6 +130,10 @@ def _parity(row: dict[str, Any]) -> str:
     return "not finite" if parity["sqnr_db"] is None else f"{parity['sqnr_db']:.0f} dB"
 
 
+def _sqnr(row: dict[str, Any]) -> str:
+    return NOTHING if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f} dB"
+
+
 def _instructions(row: dict[str, Any]) -> str:
     count = row["instructions_per_inference"]
     return NOTHING if count is None else f"{count / 1e6:.3f} M"
@@ -138,6 +146,7 @@ def _p50(row: dict[str, Any]) -> str:
 _FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
     "value": lambda row: f"{row['accuracy']:.4f}",
     "drop": lambda row: f"{row['drop']:+.4f}",
+    "SQNR": _sqnr,
     "samples": lambda row: str(row["samples"]),
     "parity": _parity,
     "instr/inf": _instructions,

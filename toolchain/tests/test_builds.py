@@ -102,7 +102,7 @@ def test_other_evaluation_data_does_not_touch_the_program(built):
         said = built.scons("target=arm64")
         assert said.status == 0
         assert said.verbs == {
-            "data", "reference", "host", "package", "measure", "judge", "summary",
+            "data", "reference", "host", "analyze", "package", "measure", "judge", "summary",
         }  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def test_an_edited_helper_is_named_as_the_reason(built):
     with edited(built, "toolchain/schemes/int8_static.py", '"""', '"""Edited. '):
         said = built.scons("target=arm64", "--debug=explain")
         assert said.status == 0
-        assert said.steps == ["quantize tiny int8 xnnpack"]
+        assert said.steps == ["quantize tiny int8 xnnpack", "analyze tiny int8 xnnpack"]
         assert said.reasons == {"`toolchain/schemes/int8_static.py' changed"}
 
 

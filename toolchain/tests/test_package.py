@@ -56,7 +56,6 @@ def packing(tmp_path):
     return {
         "recipe": "digits",
         "variant": "int8",
-        "scheme": "int8_static",
         "backend": "xnnpack",
         "target_name": "arm64",
         "target": tmp_path / "target.json",

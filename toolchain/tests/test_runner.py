@@ -464,7 +464,7 @@ def test_a_bundle_passes_its_self_test(runner, programs, tmp_path, name, undeleg
     (tmp_path / "lower.json").write_text(json.dumps(lowered))
     (tmp_path / "quantize.json").write_text('{"scheme": "float", "not_quantized": []}')
     package.run(
-        recipe="r", variant="v", scheme="float", backend="xnnpack", target_name="here",
+        recipe="r", variant="v", backend="xnnpack", target_name="here",
         target=target_json(tmp_path / "t.json"), program=programs / f"{name}.pte",
         quantized=tmp_path / "quantize.json", lowered=tmp_path / "lower.json",
         samples=tmp_path / "input.safetensors",

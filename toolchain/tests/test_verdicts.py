@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from toolchain import schema, stats
 from toolchain.steps import judge, summary
 
-FIGURES = {
+FIGURES: dict[str, Any] = {
     "accuracy": 0.97,
     "accuracy_float": 0.98,
     "drop": 0.01,
+    "sqnr_db": 30.0,
+    "min_cosine": 0.9,
+    "equal": False,
+    "samples": 4,
+    "host": {
+        "accuracy": 0.975,
+        "accuracy_float": 0.98,
+        "drop": 0.005,
+        "sqnr_db": 30.5,
+        "min_cosine": 0.95,
+        "equal": False,
+        "samples": 8,
+    },
     "parity": {"exact": False, "sqnr_db": 40.0, "max_abs": 0.5},
     "instructions_per_inference": 1000,
     "model_bytes": 100,
@@ -30,6 +44,8 @@ def verdict(tmp_path, figures=None, **limits):
 HOLDS = {
     "max_drop": 0.01,
     "min_metric": 0.97,
+    "min_sqnr": 30.0,
+    "min_cosine": 0.9,
     "parity": 40.0,
     "max_instructions": 1000,
     "max_model_bytes": 100,
@@ -39,6 +55,8 @@ HOLDS = {
 FAILS = {
     "max_drop": (0.009, "drops by 0.0100"),
     "min_metric": (0.98, "0.97, under the limit of 0.98"),
+    "min_sqnr": (30.25, "SQNR on the device, over 4 samples is 30.0 dB"),
+    "min_cosine": (0.91, "least cosine to float on the device, over 4 samples is 0.9"),
     "parity": (41.0, "40.0 dB"),
     "max_instructions": (999, "1,000, over the limit of 999"),
     "max_model_bytes": (99, "the program is 100 bytes"),
@@ -58,6 +76,37 @@ def test_each_limit_can_fail(tmp_path, limit):
     assert said["verdict"] == "fail"
     assert len(said["reasons"]) == 1
     assert told in said["reasons"][0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "figure", "told"),
+    [
+        ("max_drop", {"drop": 0.5}, "on the host, over 8 samples"),
+        ("min_metric", {"accuracy": 0.1}, "the metric on the host, over 8 samples is 0.1"),
+        ("min_sqnr", {"sqnr_db": 1.0}, "SQNR on the host"),
+        ("min_cosine", {"min_cosine": 0.1}, "on the host, over 8 samples is 0.1"),
+    ],
+)
+def test_accuracy_over_all_samples_on_the_host_is_judged_too(tmp_path, limit, figure, told):
+    host = {**FIGURES["host"], **figure}
+    said = verdict(tmp_path, {"host": host}, **{limit: HOLDS[limit]})
+    assert said["verdict"] == "fail"
+    assert told in said["reasons"][0]
+    few = {"host": {**host, "samples": 4}}
+    assert verdict(tmp_path, few, **{limit: HOLDS[limit]})["verdict"] == "pass", "the same samples"
+
+
+def test_without_noise_an_sqnr_holds(tmp_path):
+    equal = {"sqnr_db": None, "equal": True}
+    assert verdict(tmp_path, equal, min_sqnr=30.0)["verdict"] == "pass"
+    said = verdict(tmp_path, {"sqnr_db": None}, min_sqnr=30.0)
+    assert said["verdict"] == "inconclusive", "NaN is no figure, and no pass"
+
+
+def test_zeros_of_another_sign_are_no_difference(tmp_path):
+    zeros = {"parity": {"exact": False, "sqnr_db": None, "max_abs": 0.0}}
+    assert verdict(tmp_path, zeros, parity=40.0)["verdict"] == "pass"
+    assert verdict(tmp_path, zeros, parity="exact")["verdict"] == "fail"
 
 
 def test_exact_parity_is_exact(tmp_path):
