@@ -50,6 +50,11 @@ class Cell:
     projection: Any = None
 
 
+def recurrent(model: ExportedProgram) -> list[str]:
+    """Names of the modules that are LSTM or GRU operators of a program."""
+    return [module_of(node) for node in model.graph.nodes if str(node.target) in (LSTM, GRU)]
+
+
 def unrolled(model: ExportedProgram) -> ExportedProgram:
     """The same model without LSTM and GRU operators; `model` itself if it has none.
 
@@ -59,7 +64,7 @@ def unrolled(model: ExportedProgram) -> ExportedProgram:
 
     from toolchain.pt2e import example
 
-    if not any(str(node.target) in (LSTM, GRU) for node in model.graph.nodes):
+    if not recurrent(model):
         return model
     module = model.module(check_guards=False)
     for node in list(module.graph.nodes):

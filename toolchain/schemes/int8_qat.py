@@ -39,6 +39,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from toolchain import pt2e, training
 from toolchain.errors import UserError
 from toolchain.material import Material, Quantized, Training
+from toolchain.recurrent import recurrent
 from toolchain.selection import Selection, module_of
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ def quantize(
     given = material.training
     if given is None:
         raise UserError("int8_qat was given nothing to train with")
+    if found := recurrent(given.model):
+        raise UserError(
+            f"int8_qat does not train recurrent layers: {', '.join(found)}",
+            hint="rounding at each time step would train for hours; int8_dynamic suits them",
+        )
     epochs = options.epochs or max(1, round(EPOCHS * given.settings.epochs))
     rate = options.rate or RATE * given.settings.rate
     module = prepared(backend.prepare(given.model), options, backend)

@@ -520,3 +520,21 @@ def test_the_same_bytes_in_another_process(tmp_path):
         contents.append((out.read_bytes(), notes.read_bytes()))
     assert contents[0] == contents[1]
     assert json.loads(contents[0][1])["epochs"] == 1
+
+
+def test_recurrent_layers_are_refused(xnnpack):
+    import torch
+
+    class Recurrent(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.memory = torch.nn.LSTM(4, 4)
+
+        def forward(self, x):
+            return self.memory(x)[0]
+
+    program = torch.export.export(Recurrent(), (torch.randn(3, 1, 4),))
+    settings = Training(samples="data.py:training", epochs=1, rate=0.1)
+    given = Given(program, settings, (), torch.zeros(2), lambda *_: torch.zeros(()))
+    with pytest.raises(UserError, match="does not train recurrent layers: memory"):
+        int8_qat.quantize(program, int8_qat.Options(), xnnpack, Material((), given))
