@@ -412,8 +412,6 @@ def test_digits_hold_the_limit_for_less_and_nothing_is_done_twice(tmp_path):
     project = copied(tmp_path / "slipway")
     shutil.rmtree(project.folder / "recipes")
     shutil.copytree(ROOT / "recipes/digits", project.folder / "recipes/digits")
-    recipe = project.file("recipes/digits/recipe.toml")
-    recipe.write_text(recipe.read_text() + '\n[variants.auto]\nscheme = "auto"\nmax_drop = 0.005\n')
     said = project.scons("target=arm64", "recipe=digits", "variant=auto", timeout=1200)
     assert said.status == 0, said.out + said.err
     folder = project.file("build/digits/auto/xnnpack/arm64")
