@@ -10,14 +10,15 @@ options, and that is built as any other; so nothing is quantized by this scheme 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from toolchain import observers, schema
+from toolchain import schema
 from toolchain.errors import UserError
 from toolchain.material import Material, Quantized
+from toolchain.schemes.int8_static import Observer
 
 if TYPE_CHECKING:
     import torch
@@ -30,14 +31,6 @@ USES = frozenset({"search"})
 MAX_DROP = 0.01
 
 
-def _known(name: str) -> str:
-    if name not in observers.names():
-        listed = ", ".join(observers.names())
-        raise PydanticCustomError("observer", f"Input should be one of: {listed}")
-    return name
-
-
-Observer = Annotated[str, AfterValidator(_known)]
 # Squared error first, as the default of int8_static has it; then what clips less, and more.
 OBSERVERS = ("histogram", "mse", "minmax", "percentile", "entropy", "moving_average")
 
