@@ -287,7 +287,7 @@ def _explained(
     others = {place for place, _ in found if place != loc[: len(place)]}
     if others:
         hint = f"{hint}\n  ({len(others)} more wrong in this file)".lstrip("\n ")
-    return UserError(message, where=f"{where}: {place}", hint=hint)
+    return UserError(message, where=f"{where}: {place}" if place else where, hint=hint)
 
 
 def _wish(error: pydantic_core.ErrorDetails) -> str:

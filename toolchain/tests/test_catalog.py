@@ -158,6 +158,11 @@ RECIPE_MISTAKES = {
         'factory = "model.py:build"\npackages = ["no-such-package"]',
         ["[model].packages", "'no-such-package' is not installed", "pip install"],
     ),
+    "two limits": (
+        'scheme = "int8_static"',
+        'scheme = "auto"\nmax_drop = 0.1\nmin_metric = 0.9',
+        ["recipe.toml: [variants.int8]: {", "max_drop or min_metric, not both"],
+    ),
     "malformed variant": ("[variants.float]", '[variants."a/b"]', ["'a/b'", "cannot name"]),
     "not TOML": ("[model]", "[model", ["is not TOML", "line"]),
     "wrong parity": ('parity = "exact"', 'parity = "exakt"', ["parity", "exakt"]),
