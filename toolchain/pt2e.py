@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolchain import weights
 from toolchain.errors import UserError
 from toolchain.selection import Selection, module_of
 
@@ -67,16 +68,8 @@ def folded(model: ExportedProgram) -> ExportedProgram:
 
     It went the same way, with a quantizer that annotates nothing.
     """
-    from torchao.quantization.pt2e.quantizer import Quantizer
-
-    class Nothing(Quantizer):  # type: ignore[misc]
-        def annotate(self, model: GraphModule) -> GraphModule:
-            return model
-
-        def validate(self, model: GraphModule) -> None:
-            pass
-
-    return post_training(model, Nothing(), Selection())
+    nothing = weights.quantizer(frozenset(), granularity="per_channel", takes=lambda _: False)
+    return post_training(model, nothing, Selection())
 
 
 def check_foldable(module: GraphModule) -> None:

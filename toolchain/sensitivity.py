@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Outputs = list[Array]  # one array [1, ...] for each output; stacked over samples: [N, 1, ...]
 Score = Callable[[Outputs, Outputs], float]  # (outputs, those of the float model) -> metric
+Drop = Callable[[Outputs], float | None]
 EXACT, FULL = "float", "quantized"
 ONLY, WITHOUT = "only ", "without "  # and a layer's name
 
@@ -52,15 +53,21 @@ def without_worst(
     return found
 
 
-def figures(
-    outputs: Outputs, exact: Outputs, score: Score | None, word: str = ""
-) -> dict[str, Any]:
+def drop_from(exact: Outputs, score: Score | None) -> Drop:
+    """What other outputs lose of the float model's metric, taken once; None without `score`."""
+    if score is None:
+        return lambda _: None
+    floating = score(exact, exact)
+    return lambda outputs: floating - score(outputs, exact)
+
+
+def figures(outputs: Outputs, exact: Outputs, drop: Drop, word: str = "") -> dict[str, Any]:
     """SQNR of the outputs against the float model's (None if `equal`, or not finite), and drop."""
     error = stats.against_float(exact, outputs)
     return {
         f"{word}sqnr_db": error["sqnr_db"],
         f"{word}equal": error["equal"],
-        f"{word}drop": None if score is None else score(exact, exact) - score(outputs, exact),
+        f"{word}drop": drop(outputs),
     }
 
 
@@ -75,15 +82,16 @@ def effect_of_each(
     when it alone is quantized.
     """
     exact = outputs[EXACT]
+    drop = drop_from(exact, score)
     found: list[dict[str, Any]] = [
         {"layer": name, "operator": layer.operator}
-        | figures(outputs[ONLY + name], exact, score, "only_")
-        | figures(outputs[WITHOUT + name], exact, score, "without_")
+        | figures(outputs[ONLY + name], exact, drop, "only_")
+        | figures(outputs[WITHOUT + name], exact, drop, "without_")
         for name, layer in layers.items()
     ]
     for rank, row in enumerate(sorted(found, key=lambda row: decibels(row, "only_")), 1):
         row["rank"] = rank
-    return figures(outputs[FULL], exact, score) | {"samples": len(exact[0]), "layers": found}
+    return figures(outputs[FULL], exact, drop) | {"samples": len(exact[0]), "layers": found}
 
 
 def ranked(found: Mapping[str, Any]) -> list[str]:

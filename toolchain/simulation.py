@@ -143,7 +143,7 @@ class Simulation:
         for node in self.operators:
             if node in flipped or any(
                 source in changed
-                or (through is not None and source in flipped and not _is_dynamic(through))
+                or (through is not None and source in flipped and not is_dynamic(through))
                 for source, through in map(_origin, node.all_input_nodes)
             ):
                 changed.add(node)
@@ -170,7 +170,7 @@ class Simulation:
                 return values[source]
             if source.op == "get_attr":
                 return self._rounded_weight(argument)
-            if node in quantized or (source in quantized and not _is_dynamic(through)):
+            if node in quantized or (source in quantized and not is_dynamic(through)):
                 if argument not in rounded:
                     rounded[argument] = self._formatted(argument, values)
                 return rounded[argument]
@@ -273,7 +273,7 @@ def _origin(node: Node) -> tuple[Node, Node | None]:
     return node, through
 
 
-def _is_dynamic(quantize: Node) -> bool:
+def is_dynamic(quantize: Node) -> bool:
     """Whether the scale is chosen anew for each inference."""
     return any(is_format(argument) for argument in quantize.all_input_nodes[1:])
 

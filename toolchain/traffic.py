@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolchain.selection import module_of
-from toolchain.simulation import is_format, operator_name
+from toolchain.simulation import is_dynamic, is_format, operator_name
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -213,7 +213,7 @@ def _readers(node: Node) -> Iterator[Node]:
 def _is_static_quantize(node: Node) -> bool:
     if node.op != "call_function" or not operator_name(node).startswith("quantize_"):
         return False
-    return not any(is_format(argument) for argument in node.all_input_nodes[1:])
+    return not is_dynamic(node)
 
 
 def _tensor_arguments(node: Node) -> list[Node]:

@@ -70,9 +70,10 @@ def run(
     less = partial(sensitivity.without_worst, simulated, worst)
     ranking = hashlib.sha256("\n".join(worst).encode()).hexdigest()
     without = sensitivity.stacked(_each(less, given, kept / ranking))
+    exact_outputs = outputs[sensitivity.EXACT]
+    drop = sensitivity.drop_from(exact_outputs, score)
     found["without_worst"] = [
-        {"layers": worst[:count]}
-        | sensitivity.figures(without[str(count)], outputs[sensitivity.EXACT], score)
+        {"layers": worst[:count]} | sensitivity.figures(without[str(count)], exact_outputs, drop)
         for count in range(1, len(worst) + 1)
     ]
     drawn = [
