@@ -1,11 +1,12 @@
 """Devices: what a target's bundles run on. One file is one driver; see `base` for what they do.
 
+    unit = devices.resolve("local")                               # this host
     unit = devices.resolve("qemu:cortex-a72")                     # an emulated board
     unit = devices.resolve("pi5", Path("devices.toml"))           # a unit of the user's own file
     with devices.connect(unit) as device:
         device.run(["uname", "-m"], timeout=10)
 
-A devices file has one table for each unit:
+This host and emulated boards need no file. A devices file has one table for each other unit:
 
     [pi5]
     target      = "arm64"
@@ -28,6 +29,8 @@ from toolchain import schema
 from toolchain.devices import base
 from toolchain.errors import UserError, nearest
 
+LOCAL = "local"  # this host's name; no other unit can have it
+
 
 def connect(unit: schema.Device) -> AbstractContextManager[base.Device]:
     """Make a unit ready for work; its driver is imported only now."""
@@ -47,6 +50,8 @@ def depends_on(unit: schema.Device) -> list[Path]:
 
 def resolve(spec: str, devices_file: Path | None = None) -> schema.Device:
     """The unit that `device=SPEC` means. Cheap: called while the build graph is read."""
+    if spec == LOCAL:
+        return schema.Device(name=LOCAL, driver="local")
     driver, colon, cpu = spec.partition(":")
     if not colon:
         return _listed(spec, devices_file)
@@ -54,7 +59,8 @@ def resolve(spec: str, devices_file: Path | None = None) -> schema.Device:
         raise UserError(
             f"unknown kind of device '{driver}'",
             where=f"device={spec}",
-            hint="an emulated board is qemu:<cpu>, such as qemu:cortex-a72; others have a name",
+            hint="an emulated board is qemu:<cpu>, such as qemu:cortex-a72, this host is local; "
+            "others have a name",
         )
     from toolchain.devices import qemu
 
@@ -67,7 +73,7 @@ def _listed(name: str, devices_file: Path | None) -> schema.Device:
     from toolchain.devices import qemu
 
     board = name if name in qemu.MODELS else "cortex-a72"
-    example = f"an emulated board needs no file: device=qemu:{board}"
+    example = f"this host and emulated boards need no file: device=local, device=qemu:{board}"
     if devices_file is None:
         raise UserError(
             f"no devices file is given that could list '{name}'",
@@ -95,6 +101,8 @@ def _listed(name: str, devices_file: Path | None) -> schema.Device:
     if "name" in tables[name]:
         raise UserError("unknown key 'name'", where=where, hint="the table's name is the unit's")
     unit = schema.decode(schema.Device, {"driver": "ssh", **tables[name], "name": name}, where)
+    if unit.driver == "local":
+        raise UserError("this host needs no entry", where=where, hint="name it: device=local")
     if unit.driver == "qemu":
         qemu.check_model(unit.cpu or "", f"{where}.cpu")
         return unit

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from toolchain.errors import InfraError
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -41,22 +43,40 @@ class Completed:
 
 
 class Device(Protocol):
-    """A unit that runs bundles. All names are relative to its work folder."""
+    """A unit that runs bundles. All names are relative to its work folder.
+
+    emulated: whether it counts instructions exactly, and knows no time.
+    """
 
     name: str
     emulated: bool
 
     def facts(self) -> dict[str, str]:
-        """Identity for provenance: cpu, machine, kernel, libc (glibc version), memory, …"""
+        """Identity for provenance: cpu, cpu_flags, machine, kernel, libc (glibc version), …"""
 
     def put(self, files: Mapping[str, Path]) -> None:
         """Copy local files to the given names; modes are kept, digests verified on the device."""
 
-    def run(self, argv: Sequence[str], *, timeout: float) -> Completed:
-        """Run a command in the work folder with an empty environment.
+    def link(self, name: str, digest: str, files: Mapping[str, Path]) -> None:
+        """Let `name` be a folder of `files` that stays on the device: they are sent once.
 
+        digest: names the folder there, so it has to tell the files' names and contents.
+        """
+
+    def run(self, argv: Sequence[str], *, timeout: float) -> Completed:
+        """Run a command in the work folder, its environment empty but for PATH, its input empty.
+
+        Nothing that it started outlives it, nor this process.
         timeout: seconds; when they have passed, the command is killed and InfraError raised.
         """
 
     def get(self, name: str, to: Path) -> None:
         """Copy a file of the work folder to this machine."""
+
+
+def no_such_file(name: str, where: str) -> InfraError:
+    return InfraError(
+        f"there is no file '{name}' to fetch",
+        where=where,
+        hint="did the command that should write it succeed?",
+    )

@@ -45,16 +45,18 @@ def parse(text: str) -> dict[str, str]:
     """The facts in the script's output; what a device does not tell is `unknown`.
 
     libc: glibc's version, such as `2.36`. memory: bytes. model: of the whole unit.
+    cpu_flags: what all its cores can do, in Linux' words, sorted, a space between two.
     """
     parts = re.split(r"^@(\w+)\n", text, flags=re.M)
     said = {key: value.strip() for key, value in zip(parts[1::2], parts[2::2], strict=True)}
     cpuinfo = said.pop("cpuinfo", "")
     memory = re.search(r"\d+", said.pop("meminfo", ""))
     libc = re.search(r"(\d+\.\d+)\.?$", said.pop("libc", ""))
-    features = re.search(r"^(?:Features|flags)\s*: *(.*)$", cpuinfo, re.M)
+    cores = re.findall(r"^(?:Features|flags)\s*:(.*)$", cpuinfo, re.M)
+    flags = set.intersection(*(set(core.split()) for core in cores)) if cores else set()
     found = said | {
         "cpu": _cpu(cpuinfo),
-        "features": features[1] if features else "",
+        "cpu_flags": " ".join(sorted(flags)),
         "memory": str(int(memory[0]) * 1024) if memory else "",
         "libc": libc[1] if libc else "",
     }

@@ -7,19 +7,14 @@ with FakeDevice(faults={2: "lost"}) as device:      # the second operation loses
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import signal
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from toolchain import atomic
 from toolchain.devices import base
+from toolchain.devices.local import LocalDevice
 from toolchain.errors import InfraError
 
 Fault = Literal["lost", "full", "damaged", "timeout"]
@@ -32,18 +27,28 @@ _MESSAGES = {
 
 
 class FakeDevice:
-    """`base.Device` without a device. faults: by number of the operation, the first one being 1."""
+    """`base.Device` without a device. faults: by number of the operation, the first one being 1.
+
+    store: folder of what stays on the device; one of its own, gone with it, unless given.
+    """
 
     emulated = False
 
-    def __init__(self, name: str = "fake", faults: Mapping[int, Fault] | None = None) -> None:
+    def __init__(
+        self,
+        name: str = "fake",
+        faults: Mapping[int, Fault] | None = None,
+        store: Path | None = None,
+    ) -> None:
         self.name = name
         self.operations: list[str] = []
         self._faults = dict(faults or {})
+        self._given_store = store
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="slipway.")
-        self.work = Path(self._folder.name)
+        self._device = LocalDevice(self.name, self._given_store or Path(self._folder.name))
+        self.work = Path(self._device.work)
         return self
 
     def __exit__(
@@ -52,47 +57,28 @@ class FakeDevice:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._device.remove_work()
         self._folder.cleanup()
 
     def facts(self) -> dict[str, str]:
         self._operation("facts")
-        known = platform.uname()
-        libc = platform.libc_ver()[1]
-        return {"machine": known.machine, "kernel": known.release, "cpu": "fake", "libc": libc}
+        return self._device.facts() | {"cpu": "fake"}
 
     def put(self, files: Mapping[str, Path]) -> None:
         self._operation("put")
-        for name, path in files.items():
-            to = self.work / name
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, to)
+        self._device.put(files)
+
+    def link(self, name: str, digest: str, files: Mapping[str, Path]) -> None:
+        self._operation("link")
+        self._device.link(name, digest, files)
 
     def run(self, argv: Sequence[str], *, timeout: float) -> base.Completed:
         self._operation("run")
-        process = subprocess.Popen(
-            argv,
-            cwd=self.work,
-            env={"PATH": os.defpath},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise InfraError(_MESSAGES["timeout"], where=self.name) from None
-        status = process.returncode
-        return base.Completed(status if status >= 0 else 128 - status, out, err)
+        return self._device.run(argv, timeout=timeout)
 
     def get(self, name: str, to: Path) -> None:
         self._operation("get")
-        if not (self.work / name).is_file():
-            raise InfraError(f"there is no file '{name}' to fetch", where=self.name)
-        with atomic.replacing(to) as partial:
-            shutil.copy(self.work / name, partial)
+        self._device.get(name, to)
 
     def _operation(self, name: str) -> None:
         self.operations.append(name)

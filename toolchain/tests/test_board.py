@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
-import sys
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from toolchain.devices.login import bounded
 from toolchain.devices.ssh import SshDevice
 from toolchain.errors import InfraError
 from toolchain.schema import Device
+from toolchain.tests.boards import on
 
 pytestmark = pytest.mark.board
 
@@ -35,26 +35,6 @@ def made() -> image.Image:
 def board(made) -> Iterator[qemu.Board]:
     with qemu.Board("cortex-a72", made) as running:
         yield running
-
-
-@contextmanager
-def on(board: qemu.Board, folder: Path, **changes: str) -> Iterator[SshDevice]:
-    """The device of a devices file which says where `board` listens; `changes` replace its keys."""
-    key = board.image.known_hosts.read_text().split(" ", 1)[1]
-    (folder / "known").write_text(f"[127.0.0.1]:{board.port} {key}")
-    table = {
-        "host": "'127.0.0.1'",
-        "port": str(board.port),
-        "user": "'root'",
-        "key": f"'{board.image.client_key}'",
-        "known_hosts": "'known'",
-    } | changes
-    text = "[unit]\n" + "".join(f"{name} = {value}\n" for name, value in table.items())
-    (folder / "devices.toml").write_text(text)
-    unit = devices.resolve("unit", folder / "devices.toml")
-    with devices.connect(unit) as device:
-        assert isinstance(device, SshDevice)
-        yield device
 
 
 @pytest.fixture
@@ -74,19 +54,6 @@ def after(seconds: float, what: Callable[[], object]) -> threading.Timer:
     timer = threading.Timer(seconds, what)
     timer.start()
     return timer
-
-
-def gone(pid: int) -> bool:
-    """Whether a process ends within a few seconds."""
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                return True
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        time.sleep(0.02)
-    return False
 
 
 # ---- what a device does
@@ -216,6 +183,36 @@ def test_names_stay_inside_the_work_folder(device, tmp_path):
             device.put({name: tmp_path / "f"})
 
 
+def test_a_folder_that_stays(board, tmp_path, monkeypatch):
+    """On busybox: sent once, found whole, healed when it is damaged."""
+    content = {"libone.so": os.urandom(3 << 20), "lib two.so.6": b"", "deep/three.so": b"3"}
+    (tmp_path / "deep").mkdir()
+    for name, data in content.items():
+        (tmp_path / name).write_bytes(data)
+    files = {name: tmp_path / name for name in content}
+    digest = "ab" * 32
+    sent: list[str] = []
+    deliver = SshDevice.deliver
+
+    def seen(device: SshDevice, files: Mapping[str, Path], into: str) -> None:
+        sent.append(into)
+        deliver(device, files, into)
+
+    monkeypatch.setattr(SshDevice, "deliver", seen)
+    there = ["sha256sum", *(f"p0/lib/{name}" for name in content)]
+    digests = [hashlib.sha256(data).hexdigest() for data in content.values()]
+    for times, damage in ((1, False), (1, True), (2, False)):
+        with on(board, tmp_path) as device:
+            device.link("p0/lib", digest, files)
+            assert len(sent) == times
+            said = device.run(there, timeout=20).stdout.decode().splitlines()
+            assert [line[:64] for line in said] == digests
+            kept = device.run(["readlink", "p0/lib"], timeout=20).stdout.decode().strip()
+            assert device.run(["ls", "-A", f"{kept}/.."], timeout=20).stdout.split() == [b"ab" * 32]
+            if damage:
+                device.run(["cp", f"{kept}/deep/three.so", f"{kept}/libone.so"], timeout=20)
+
+
 # ---- what goes wrong on the device
 
 
@@ -245,9 +242,9 @@ def test_a_file_that_cannot_fit_is_refused_before_the_first_byte(small, tmp_path
 def test_a_disk_that_fills_up_on_the_way(small, tmp_path, monkeypatch):
     really, asked = small._free, []
 
-    def free() -> int:
+    def free(folder: str) -> int:
         asked.append(1)
-        return 1 << 40 if len(asked) == 1 else really()
+        return 1 << 40 if len(asked) == 1 else really(folder)
 
     monkeypatch.setattr(small, "_free", free)
     with pytest.raises(InfraError, match="the device is full: 0 bytes are free"):
@@ -271,7 +268,7 @@ def test_a_damaged_upload_is_noticed(device, tmp_path, monkeypatch):
 
 
 def test_a_work_folder_that_vanished(device):
-    device._ask('rm -r "$1"', device.work, doing="removing")
+    device.ask('rm -r "$1"', device.work, doing="removing")
     with pytest.raises(InfraError, match="running true failed"):
         device.run(["true"], timeout=20)
 
@@ -357,55 +354,15 @@ def _silent(device: SshDevice) -> Iterator[None]:
         yield
 
 
-# ---- who is let in
+# ---- how a board is shut off
 
 
-def test_a_changed_host_key_is_refused(board, tmp_path):
-    other = paramiko.ECDSAKey.generate()
-    for key in (f"ssh-ed25519 {_ed25519(tmp_path)}", f"{other.get_name()} {other.get_base64()}"):
-        (tmp_path / "other").write_text(f"[127.0.0.1]:{board.port} {key}\n")
-        with (
-            pytest.raises(InfraError, match=r"host key has changed: expected SHA256:\S+ \(") as e,
-            on(board, tmp_path, known_hosts="'other'"),
-        ):
-            pass
-        assert f"ssh-keygen -R '[127.0.0.1]:{board.port}' -f {tmp_path}/other" in e.value.hint
-
-
-def test_an_unknown_host_is_refused(board, tmp_path):
-    (tmp_path / "other").write_text("elsewhere ssh-ed25519 AAAA\n")
-    with (
-        pytest.raises(InfraError, match=r"unknown host key: .*got SHA256:\S+ \(ssh-ed25519") as e,
-        on(board, tmp_path, known_hosts="'other'"),
-    ):
-        pass
-    assert "ssh-keyscan" in e.value.hint
-
-
-def test_a_revoked_host_key_is_refused(board, tmp_path):
-    key = board.image.known_hosts.read_text().split(" ", 1)[1]
-    name = f"[127.0.0.1]:{board.port}"
-    (tmp_path / "other").write_text(f"{name} {key}@revoked {name} {key}")
-    with (
-        pytest.raises(InfraError, match="is revoked in"),
-        on(board, tmp_path, known_hosts="'other'"),
-    ):
-        pass
-
-
-def test_a_host_with_two_known_keys_may_show_either(board, tmp_path):
-    key = board.image.known_hosts.read_text().split(" ", 1)[1]
-    name = f"[127.0.0.1]:{board.port}"
-    (tmp_path / "other").write_text(f"{name} ssh-ed25519 {_ed25519(tmp_path)}\n{name} {key}")
-    with on(board, tmp_path, known_hosts="'other'") as device:
-        assert device.run(["true"], timeout=20).status == 0
-
-
-def test_the_wrong_client_key_is_not_let_in(board, tmp_path):
-    _ed25519(tmp_path)
-    text = rf"does not let the user 'root' in; keys tried: {tmp_path}/own"
-    with pytest.raises(InfraError, match=text), on(board, tmp_path, key="'own'"):
-        pass
+def test_a_board_reaches_no_service_of_this_machine(device):
+    """10.0.2.2 would be this machine's loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        done = device.run(["nc", "-w", "2", "10.0.2.2", port], timeout=20)
+    assert done.status != 0
 
 
 def test_a_password_is_not_even_asked_for(board):
@@ -414,96 +371,3 @@ def test_a_password_is_not_even_asked_for(board):
         with pytest.raises(paramiko.BadAuthenticationType) as caught:
             transport.auth_none("root")
     assert caught.value.allowed_types == ["publickey"]
-
-
-def _ed25519(folder: Path) -> str:
-    """A new key in the file `own`; gives the public one."""
-    (folder / "own").unlink(missing_ok=True)
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "own")]
-    subprocess.run(command, check=True)
-    return (folder / "own.pub").read_text().split()[1]
-
-
-# ---- boards
-
-
-def test_boards_side_by_side(made, tmp_path):
-    """Started at the same moment, each with its own port and its own files."""
-    names = ("a", "b", "c")
-    start = threading.Barrier(len(names))
-    seen: dict[str, tuple[int, bytes]] = {}
-
-    def work(name: str) -> None:
-        folder = tmp_path / name
-        folder.mkdir()
-        start.wait()
-        with qemu.Board("cortex-a72", made) as board, on(board, folder) as device:
-            (folder / "f").write_text(name)
-            device.put({"f": folder / "f"})
-            start.wait()
-            seen[name] = (board.port, device.run(["cat", "f"], timeout=60).stdout)
-            start.wait()
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({port for port, _ in seen.values()}) == len(names)
-    assert {name: out.decode() for name, (_, out) in seen.items()} == {n: n for n in names}
-
-
-def test_no_board_outlives_a_killed_parent():
-    code = "import time; from toolchain.devices import image, qemu\n"
-    code += "with qemu.Board('cortex-a72', image.ensure()) as b: print(b.pid, flush=True); "
-    code += "time.sleep(60)"
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    with parent:
-        assert parent.stdout
-        pid = int(parent.stdout.readline())
-        assert b"qemu-system-aarch64" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        parent.kill()
-    assert gone(pid)
-
-
-def test_a_board_is_gone_after_its_block(made):
-    with pytest.raises(RuntimeError, match="in between"), qemu.Board("cortex-a53", made) as board:
-        raise RuntimeError("in between")
-    assert gone(board.pid)
-
-
-def test_a_board_that_does_not_come_up(made):
-    with (
-        pytest.raises(InfraError, match=r"(the board was not up after|QEMU did not answer in) 0 s"),
-        qemu.Board("cortex-a72", made, deadline=0.3),
-    ):
-        pass
-
-
-def test_a_board_that_panics_shows_its_console(made, tmp_path):
-    (tmp_path / "initrd").write_bytes(b"")
-    broken = image.Image(
-        made.folder, made.kernel, tmp_path / "initrd", made.known_hosts, made.client_key, ""
-    )
-    start = time.monotonic()
-    with pytest.raises(InfraError, match=r"(?s)before the board was up.*Kernel panic"):
-        qemu.Board("cortex-a72", broken).__enter__()
-    assert time.monotonic() - start < 20
-
-
-def test_an_image_that_vanished_is_told(made, tmp_path):
-    missing = image.Image(
-        made.folder, tmp_path / "no", made.initrd, made.known_hosts, made.client_key, ""
-    )
-    with pytest.raises(InfraError, match=r"(?s)ended with status 1.*could not load"):
-        qemu.Board("cortex-a72", missing).__enter__()
-
-
-def test_a_board_reaches_no_service_of_this_machine(device):
-    """10.0.2.2 would be this machine's loopback."""
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = str(server.getsockname()[1])
-        done = device.run(["nc", "-w", "2", "10.0.2.2", port], timeout=20)
-    assert done.status != 0
