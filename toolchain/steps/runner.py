@@ -1,94 +1,144 @@
-"""Compile the runner for a target against the libraries in its ExecuTorch wheel, and strip all.
+"""Compile the runner of one runtime for a target, and strip it and its libraries.
 
-    executorch.whl ─┬─ include/ ─┐
-                    └─ lib/*.so ─┴─ <triple>-g++ ── runner         loads from $ORIGIN/lib
-                                 └─ <triple>-strip ─ lib/*.so      beside it
+    installed distribution ─┬─ include/ ─┐
+    (or its wheel, for      └─ lib/*.so ─┴─ <triple>-g++ ── runner     loads from $ORIGIN/lib
+    another architecture)                └─ <triple>-strip ─ lib/*.so  beside it
 
-The same sources, wheel and compiler give the same bytes, wherever they stand.
+The same sources, libraries and compiler give the same bytes, wherever they stand.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
-from toolchain.atomic import replacing
+from toolchain import runtimes
+from toolchain.atomic import replacing, write_json
 from toolchain.errors import InfraError, UserError
-from toolchain.runtime_libraries import LIBRARIES
+from toolchain.runtimes import Runtime
 from toolchain.schema import Target, decode_json
 from toolchain.steps.main import step
 
-# The definitions with which the libraries were built (EXECUTORCH_COMPILE_DEFINITIONS of the
-# wheel's CMake configuration): without them classes would be laid out differently here and there.
-FLAGS = (
-    "-std=c++20",
-    "-O2",
-    "-Wall",
-    "-Wextra",
-    "-DC10_USING_CUSTOM_GENERATED_MACROS",
-    "-DET_EVENT_TRACER_ENABLED",
-    "-DET_USE_THREADPOOL",
-)
-# The backend registers itself when it is loaded; nothing in the runner refers to it.
-LINK = (
-    "-lexecutorch",
-    "-lexecutorch_etdump",
-    "-lexecutorch_threadpool",
-    "-Wl,--no-as-needed",
-    "-lexecutorch_backend_xnnpack",
-    "-Wl,--as-needed",
-    "-Wl,-rpath,$ORIGIN/lib",
-)
-SDK = "executorch"  # the folder in the wheel
+SCHEMA = 1
+# No -march: the runner starts on any CPU of the architecture, and says what it lacks.
+FLAGS = ("-std=c++20", "-O2", "-Wall", "-Wextra")
 
 
-def run(*, target: Path, wheel: Path, source: list[Path], out: Path) -> None:
-    """Compile `source` into `out`, and put the stripped libraries into `lib` beside it."""
+def run(
+    *,
+    target: Path,
+    runtime: str,
+    version: str,
+    source: list[Path],
+    out: Path,
+    report: Path,
+    wheel: list[Path],
+) -> None:
+    """Compile `source` into `out`, put the stripped libraries into `lib` beside it, and list them.
+
+    version: of the runtime's package. wheel: it, for a target of another architecture than this
+    host's; none, and the installed package is taken.
+    """
     triple = decode_json(Target, target).triple
+    kind = runtimes.ALL[runtime]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _unpack(wheel, folder)
-        for name in LIBRARIES:
+        sdk = _unpacked(kind, wheel[0], folder) if wheel else installed(kind, version)
+        files = {}
+        for name in kind.libraries:
             with replacing(out.parent / "lib" / name) as partial:
-                _strip(triple, folder / SDK / "lib" / name, partial, "--strip-unneeded")
-        compile_runner(triple, source, folder / SDK, folder / "runner")
+                _strip(triple, sdk / kind.lib / name, partial, "--strip-unneeded")
+                files[name] = _facts(partial)
+        compile_runner(triple, kind, source, sdk, folder / "runner")
         with replacing(out) as partial:
             _strip(triple, folder / "runner", partial, "--strip-all")
             partial.chmod(0o755)
-
-
-def compile_runner(
-    triple: str, sources: Sequence[Path], sdk: Path, out: Path, extra: Sequence[str] = ()
-) -> None:
-    """Compile and link, unstripped. sdk: the folder that holds ExecuTorch's include/ and lib/."""
-    folders = sorted({path.parent.absolute() for path in sources})
-    maps = [f"-ffile-prefix-map={folder}=runner" for folder in folders]
-    c10 = sdk / "include/executorch/runtime/core/portable_type/c10"
-    include = ["-isystem", str(sdk / "include"), "-isystem", str(c10)]
-    files = [str(path.absolute()) for path in sorted(sources) if path.suffix == ".cpp"]
-    _tool(
-        triple,
-        "g++",
-        [*FLAGS, *extra, *maps, *include, *files, f"-L{sdk / 'lib'}", *LINK, "-o", str(out)],
+    digests = [[name, facts["sha256"]] for name, facts in sorted(files.items())]
+    write_json(
+        report,
+        {
+            "schema": SCHEMA,
+            "name": kind.name,
+            "package": kind.package,
+            "version": version,
+            "apart": kind.apart,
+            "digest": hashlib.sha256(json.dumps(digests).encode()).hexdigest(),
+            "bytes": sum(int(facts["bytes"]) for facts in files.values()),
+            "files": files,
+        },
     )
 
 
-def _unpack(wheel: Path, folder: Path) -> None:
-    """The headers, and those libraries that are used."""
+def installed(kind: Runtime, version: str) -> Path:
+    """The folder of the installed package, which has to be of `version`."""
+    distribution = metadata.distribution(kind.package)
+    if distribution.version != version:
+        raise UserError(
+            f"{kind.package} {distribution.version} is installed, not {version}",
+            where="runner",
+            hint="run scons again: it reads the versions when it starts",
+        )
+    return Path(str(distribution.locate_file(kind.package)))
+
+
+def compile_runner(
+    triple: str,
+    kind: Runtime,
+    sources: Sequence[Path],
+    sdk: Path,
+    out: Path,
+    extra: Sequence[str] = (),
+) -> None:
+    """Compile and link, unstripped. sdk: the folder of the package."""
+    folders = sorted({path.parent.absolute() for path in sources})
+    maps = [f"-ffile-prefix-map={folder}=runner" for folder in folders]
+    own = [f"-I{folder}" for folder in folders]
+    theirs = [word for folder in kind.include for word in ("-isystem", str(sdk / folder))]
+    by_name = sorted(sources, key=lambda path: path.name)  # whatever folders they are in
+    files = [str(path.absolute()) for path in by_name if path.suffix == ".cpp"]
+    referred = [f"-l:{name}" for name in kind.linked if name not in kind.registered]
+    registered = [f"-l:{name}" for name in kind.registered]
+    libraries = [
+        f"-L{sdk / kind.lib}",
+        f"-Wl,-rpath-link,{sdk / kind.lib}",
+        "-Wl,--as-needed",
+        *referred,
+        "-Wl,--no-as-needed",
+        *registered,
+        "-Wl,-rpath,$ORIGIN/lib",
+    ]
+    arguments = [*FLAGS, *kind.flags, *extra, *maps, *own, *theirs, *files, *libraries]
+    _tool(triple, "g++", [*arguments, "-o", str(out)])
+
+
+def _unpacked(kind: Runtime, wheel: Path, folder: Path) -> Path:
+    """The headers of a wheel, and those of its libraries that are used."""
+    libraries = [f"{kind.package}/{kind.lib}/{name}" for name in kind.libraries]
+    headers = tuple(f"{kind.package}/{name}/" for name in kind.include)
     try:
         with zipfile.ZipFile(wheel) as archive:
-            wanted = [n for n in archive.namelist() if n.startswith(f"{SDK}/include/")]
-            archive.extractall(folder, wanted + [f"{SDK}/lib/{name}" for name in LIBRARIES])
+            wanted = [name for name in archive.namelist() if name.startswith(headers)]
+            archive.extractall(folder, wanted + libraries)
     except (zipfile.BadZipFile, KeyError) as error:
         raise InfraError(
-            f"this wheel of ExecuTorch does not hold its C++ libraries: {error.args[0]}",
+            f"this wheel of {kind.package} does not hold its C++ libraries: {error.args[0]}",
             where=str(wheel),
             hint="a wheel of this version and platform has none, or the download is damaged: "
             "delete it here and in the cache folder, then run scons again",
         ) from None
+    return folder / kind.package
+
+
+def _facts(file: Path) -> dict[str, int | str]:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"bytes": file.stat().st_size, "sha256": digest}
 
 
 def _strip(triple: str, file: Path, to: Path, what: str) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from toolchain import machine_code
 from toolchain.bundle import Bundle
 from toolchain.errors import InfraError, UserError
-from toolchain.runtime_libraries import KERNELS_OPTIMIZED, LIBRARIES
+from toolchain.runtimes import EXECUTORCH, KERNELS_OPTIMIZED
 from toolchain.samples import from_bin, to_bin
 from toolchain.schema import Target
 from toolchain.steps import package
@@ -31,7 +33,7 @@ from toolchain.steps import runner as step
 pytestmark = pytest.mark.slow
 
 TRIPLE = f"{platform.machine()}-linux-gnu"
-SOURCES = sorted((Path(step.__file__).parents[1] / "runner").glob("*.[ch]*"))
+SOURCES = EXECUTORCH.sources()
 NAMES = (
     "delegated",
     "pick",
@@ -83,8 +85,22 @@ def wheel(sdk, tmp_path_factory):
 def runner(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runtime")
     out = folder / "build/runner"
-    step.run(target=target_json(folder / "t.json"), wheel=wheel, source=SOURCES, out=out)
+    build(folder, out, wheel)
     return out
+
+
+def build(folder: Path, out: Path, wheel: Path, **how: Any) -> None:
+    """Let the step make the runner `out`, and `runtime.json` beside it."""
+    arguments: dict[str, Any] = {
+        "target": target_json(folder / "t.json"),
+        "runtime": EXECUTORCH.name,
+        "version": metadata.version("executorch"),
+        "source": SOURCES,
+        "out": out,
+        "report": out.parent / "runtime.json",
+        "wheel": [wheel],
+    }
+    step.run(**(arguments | how))
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +175,7 @@ def test_outputs_are_those_of_eager_torch(execute, programs, name):
 
 def test_the_report_has_a_figure_for_each_inference(execute):
     report = execute("pick", "--threads", 2, "--warmup", 3, "--iterations", 5).report
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["threads"] == 2
     assert len(report["samples"]["wall_ns"]) == 3
     assert len(report["iterations"]["wall_ns"]) == 5
@@ -298,7 +314,7 @@ def test_the_report_is_json_whatever_names_are(execute, programs, tmp_path):
 
 def test_the_profile_names_the_delegates_operators(execute, tmp_path):
     plain = execute("delegated").outputs.read_bytes()
-    ran = execute("delegated", "--etdump", tmp_path / "dump", "--iterations", 2)
+    ran = execute("delegated", "--profile", tmp_path / "dump", "--iterations", 2)
     assert (ran.status, ran.outputs.read_bytes()) == (0, plain)
     code = (
         "from executorch.devtools import Inspector; import sys;"
@@ -412,14 +428,15 @@ def test_instructions_are_the_difference_of_two_readings(
 
 def test_the_sources_compile_without_warnings(sdk, tmp_path):
     options = ["-Werror", "-fsyntax-only", "-Wshadow", "-Wconversion", "-Wpedantic"]
-    step.compile_runner(TRIPLE, SOURCES, sdk, tmp_path / "runner", options)
+    step.compile_runner(TRIPLE, EXECUTORCH, SOURCES, sdk, tmp_path / "runner", options)
 
 
 def test_the_same_sources_elsewhere_give_the_same_bytes(runner, wheel, tmp_path):
     moved = [Path(shutil.copy2(path, tmp_path)) for path in SOURCES]
     out = tmp_path / "elsewhere/deep/runner"
-    step.run(target=target_json(tmp_path / "t.json"), wheel=wheel, source=moved, out=out)
-    for name in ("runner", *(f"lib/{library}" for library in LIBRARIES)):
+    build(tmp_path, out, wheel, source=moved)
+    names = [f"lib/{library}" for library in EXECUTORCH.libraries]
+    for name in ("runner", "runtime.json", *names):
         assert (out.parent / name).read_bytes() == (runner.parent / name).read_bytes(), name
     assert str(Path(__file__).parents[2]).encode() not in runner.read_bytes()
 
@@ -427,14 +444,14 @@ def test_the_same_sources_elsewhere_give_the_same_bytes(runner, wheel, tmp_path)
 def test_a_missing_compiler_names_its_package(wheel, tmp_path):
     target = target_json(tmp_path / "t.json", "mips64-linux-gnuabi64")
     with pytest.raises(UserError, match="apt-get install g\\+\\+-mips64-linux-gnuabi64"):
-        step.run(target=target, wheel=wheel, source=SOURCES, out=tmp_path / "runner")
+        build(tmp_path, tmp_path / "runner", wheel, target=target)
     assert not (tmp_path / "runner").exists()
 
 
 def test_compile_errors_are_shown_in_full(sdk, tmp_path):
     (tmp_path / "bad.cpp").write_text("int f() { return one; }\nint g() { return two; }\n")
     with pytest.raises(UserError) as caught:
-        step.compile_runner(TRIPLE, [tmp_path / "bad.cpp"], sdk, tmp_path / "out")
+        step.compile_runner(TRIPLE, EXECUTORCH, [tmp_path / "bad.cpp"], sdk, tmp_path / "out")
     assert "bad.cpp:1" in str(caught.value)
     assert "bad.cpp:2" in str(caught.value)
     assert "'two'" in str(caught.value) or "‘two’" in str(caught.value)  # noqa: RUF001 (g++ does)
@@ -449,9 +466,13 @@ def test_a_wheel_without_libraries_is_an_infra_error(tmp_path, content):
     else:
         bad.write_bytes(content)
     with pytest.raises(InfraError, match="does not hold its C\\+\\+ libraries"):
-        step.run(
-            target=target_json(tmp_path / "t.json"), wheel=bad, source=[], out=tmp_path / "runner"
-        )
+        build(tmp_path, tmp_path / "runner", bad, source=[])
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="its features are those of x86-64")
+def test_a_runner_starts_on_any_cpu_of_its_architecture(runner):
+    """And so can refuse a program. It asks cpuid before it uses xgetbv, which is of xsave."""
+    assert machine_code.used(runner.read_bytes()) <= {"xsave"}
 
 
 @pytest.mark.parametrize(("name", "undelegated"), [("delegated", {}), ("pick", {"aten::sum.x": 1})])
@@ -469,6 +490,7 @@ def test_a_bundle_passes_its_self_test(runner, programs, tmp_path, name, undeleg
         quantized=tmp_path / "quantize.json", lowered=tmp_path / "lower.json",
         samples=tmp_path / "input.safetensors",
         expected=tmp_path / "output.safetensors", runner=runner, tools=[],
+        runtime=runner.parent / "runtime.json",
         out=tmp_path / "bundle.tar",
     )  # fmt: skip
     bundle = Bundle.open(tmp_path / "bundle.tar")

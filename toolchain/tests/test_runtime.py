@@ -1,4 +1,4 @@
-"""The ExecuTorch wheel of a target: fetched once, by pip, then taken from the cache."""
+"""The wheel of a target's runtime: fetched once, by pip, then taken from the cache."""
 
 from __future__ import annotations
 
@@ -50,9 +50,13 @@ def target(tmp_path):
 def test_a_wheel_is_fetched_once(index, target, tmp_path):
     wheel = next(index.iterdir())
     content = wheel.read_bytes()
-    runtime.run(target=target, version="9.9.9", out=tmp_path / "build/one.whl")
+    runtime.run(
+        target=target, runtime="executorch", version="9.9.9", out=tmp_path / "build/one.whl"
+    )
     wheel.unlink()
-    runtime.run(target=target, version="9.9.9", out=tmp_path / "build/two.whl")
+    runtime.run(
+        target=target, runtime="executorch", version="9.9.9", out=tmp_path / "build/two.whl"
+    )
     for name in ("one.whl", "two.whl"):
         assert (tmp_path / "build" / name).read_bytes() == content
     assert [f.name for f in (tmp_path / "build").iterdir() if f.name.startswith(".")] == []
@@ -60,11 +64,11 @@ def test_a_wheel_is_fetched_once(index, target, tmp_path):
 
 @pytest.mark.usefixtures("index")
 def test_another_version_is_another_wheel(target, tmp_path):
-    runtime.run(target=target, version="9.9.9", out=tmp_path / "one.whl")
+    runtime.run(target=target, runtime="executorch", version="9.9.9", out=tmp_path / "one.whl")
     with pytest.raises(
-        InfraError, match=r"ExecuTorch 9\.9\.8 .* could not be fetched: ERROR: .*9\.9\.8"
+        InfraError, match=r"executorch 9\.9\.8 .* could not be fetched: ERROR: .*9\.9\.8"
     ):
-        runtime.run(target=target, version="9.9.8", out=tmp_path / "two.whl")
+        runtime.run(target=target, runtime="executorch", version="9.9.8", out=tmp_path / "two.whl")
     assert not (tmp_path / "two.whl").exists()
     assert len(list((tmp_path / "cache/wheels").glob("*.whl"))) == 1
 
@@ -72,15 +76,15 @@ def test_another_version_is_another_wheel(target, tmp_path):
 @pytest.mark.usefixtures("index")
 def test_a_failure_names_the_next_command(target, tmp_path):
     with pytest.raises(InfraError) as caught:
-        runtime.run(target=target, version="9.9.8", out=tmp_path / "two.whl")
+        runtime.run(target=target, runtime="executorch", version="9.9.8", out=tmp_path / "two.whl")
     assert "python -m pip download" in caught.value.hint
     assert f"--platform {PLATFORM} executorch==9.9.8" in caught.value.hint
 
 
 def test_a_damaged_wheel_is_fetched_again(index, target, tmp_path):
     content = next(index.iterdir()).read_bytes()
-    runtime.run(target=target, version="9.9.9", out=tmp_path / "one.whl")
+    runtime.run(target=target, runtime="executorch", version="9.9.9", out=tmp_path / "one.whl")
     (kept,) = (tmp_path / "cache/wheels").glob("*.whl")
     kept.write_bytes(content[:-30])
-    runtime.run(target=target, version="9.9.9", out=tmp_path / "two.whl")
+    runtime.run(target=target, runtime="executorch", version="9.9.9", out=tmp_path / "two.whl")
     assert (tmp_path / "two.whl").read_bytes() == kept.read_bytes() == content

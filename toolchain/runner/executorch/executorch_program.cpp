@@ -1,4 +1,4 @@
-#include "program.h"
+#include "executorch_program.h"
 
 #include <executorch/extension/tensor/tensor_ptr_maker.h>
 
@@ -27,16 +27,10 @@ std::size_t room(std::size_t bytes) {
   return (bytes + kMargin + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-TensorSpec spec_of(const TensorInfo& info) {
-  const auto sizes = info.sizes();
-  const auto order = info.dim_order();
-  return {info.scalar_type(), {sizes.begin(), sizes.end()}, {order.begin(), order.end()}};
-}
-
 }  // namespace
 
-Program::Program(const std::string& path,
-                 std::unique_ptr<executorch::runtime::EventTracer> tracer)
+ExecutorchProgram::ExecutorchProgram(const std::string& path,
+                                     std::unique_ptr<executorch::runtime::EventTracer> tracer)
     : path_(path), module_(path, Module::LoadMode::Mmap, std::move(tracer)) {
   // Verification looks into the whole structure: a corrupt one must not lead pointers astray.
   require(module_.load(executorch::runtime::Program::Verification::InternalConsistency),
@@ -53,9 +47,9 @@ Program::Program(const std::string& path,
   make_buffers(*meta);
 }
 
-void Program::describe(const MethodMeta& meta) {
-  const auto tensors = [&](const char* what, std::size_t count, auto tag_of, auto info_of) {
-    std::vector<TensorSpec> specs;
+void ExecutorchProgram::describe(const MethodMeta& meta) {
+  const auto tensors = [&](const char* what, std::size_t count, auto tag_of, auto info_of,
+                           auto take) {
     for (std::size_t i = 0; i < count; ++i) {
       const std::string which = std::string(what) + " " + std::to_string(i);
       const Result<Tag> tag = tag_of(i);
@@ -63,34 +57,41 @@ void Program::describe(const MethodMeta& meta) {
       if (*tag != Tag::Tensor) refuse(which + " is not a tensor; only tensors are supported");
       const Result<TensorInfo> info = info_of(i);
       require(info.error(), (which + " is not described").c_str());
-      specs.push_back(spec_of(*info));
-      if (dtype_name(specs.back().type) == nullptr) {
+      const auto type = dtype_of(info->scalar_type());
+      if (!type) {
         refuse(which + " is of a type that is not supported (number " +
-               std::to_string(static_cast<int>(specs.back().type)) + ")");
+               std::to_string(static_cast<int>(info->scalar_type())) + ")");
       }
+      take(TensorSpec{*type, {info->sizes().begin(), info->sizes().end()}}, *info);
     }
-    return specs;
   };
-  inputs_ = tensors(
+  tensors(
       "input", meta.num_inputs(), [&](auto i) { return meta.input_tag(i); },
-      [&](auto i) { return meta.input_tensor_meta(i); });
-  outputs_ = tensors(
+      [&](auto i) { return meta.input_tensor_meta(i); },
+      [&](TensorSpec spec, const TensorInfo& info) {
+        inputs_.push_back(std::move(spec));
+        input_orders_.emplace_back(info.dim_order().begin(), info.dim_order().end());
+        input_types_.push_back(info.scalar_type());
+      });
+  tensors(
       "output", meta.num_outputs(), [&](auto i) { return meta.output_tag(i); },
-      [&](auto i) { return meta.output_tensor_meta(i); });
+      [&](auto i) { return meta.output_tensor_meta(i); },
+      [&](TensorSpec spec, const TensorInfo&) { outputs_.push_back(std::move(spec)); });
 }
 
-void Program::make_buffers(const MethodMeta& meta) {
+void ExecutorchProgram::make_buffers(const MethodMeta& meta) {
   std::size_t total = kAlignment;
   for (const auto& spec : inputs_) total += room(spec.nbytes());
   for (const auto& spec : outputs_) total += room(spec.nbytes());
   memory_.resize(total);
   const auto start = reinterpret_cast<std::uintptr_t>(memory_.data());
   std::byte* next = memory_.data() + (kAlignment - start % kAlignment) % kAlignment;
-  for (const auto& spec : inputs_) {
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    const auto& sizes = inputs_[i].sizes;
     input_data_.push_back(next);
     input_tensors_.push_back(executorch::extension::make_tensor_ptr(
-        spec.sizes, next, spec.dim_order, {}, spec.type));
-    next += room(spec.nbytes());
+        {sizes.begin(), sizes.end()}, next, input_orders_[i], {}, input_types_[i]));
+    next += room(inputs_[i].nbytes());
   }
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     if (meta.output_tensor_meta(i)->is_memory_planned()) continue;
@@ -101,31 +102,25 @@ void Program::make_buffers(const MethodMeta& meta) {
   }
 }
 
-std::size_t Program::sample_bytes() const {
-  std::size_t bytes = 0;
-  for (const auto& spec : inputs_) bytes += spec.nbytes();
-  return bytes;
-}
-
-void Program::set_inputs(const std::byte* sample) {
+void ExecutorchProgram::set_inputs(const std::byte* sample) {
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
-    from_c_order(inputs_[i], sample, input_data_[i]);
+    from_c_order(inputs_[i], input_orders_[i], sample, input_data_[i]);
     sample += inputs_[i].nbytes();
-    check(method_->set_input(EValue(*input_tensors_[i]), i));
+    const Error error = method_->set_input(EValue(*input_tensors_[i]), i);
+    if (error != Error::Ok) fail(error);
   }
 }
 
-void Program::check(Error error) const {
-  if (error == Error::Ok) return;
+void ExecutorchProgram::fail(Error error) const {
   throw Failure(Status::inference,
                 path_ + ": inference failed: " + explained(executorch::runtime::to_string(error)));
 }
 
-void Program::append_outputs(std::vector<std::byte>& to) {
+void ExecutorchProgram::append_outputs(std::vector<std::byte>& to) {
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const auto tensor = method_->get_output(i).toTensor();
     outputs_[i].sizes.assign(tensor.sizes().begin(), tensor.sizes().end());
-    outputs_[i].dim_order.assign(tensor.dim_order().begin(), tensor.dim_order().end());
+    const DimOrder order(tensor.dim_order().begin(), tensor.dim_order().end());
     const auto* data = static_cast<const std::byte*>(tensor.const_data_ptr());
     const std::size_t bytes = outputs_[i].nbytes(), before = to.size();
     if (bytes == 0) continue;
@@ -133,15 +128,15 @@ void Program::append_outputs(std::vector<std::byte>& to) {
       throw Failure(Status::inference, path_ + ": output " + std::to_string(i) + " holds no data");
     }
     to.resize(before + bytes);
-    to_c_order(outputs_[i], data, to.data() + before);
+    to_c_order(outputs_[i], order, data, to.data() + before);
   }
 }
 
-void Program::refuse(const std::string& why) const {
+void ExecutorchProgram::refuse(const std::string& why) const {
   throw Failure(Status::load, path_ + ": " + why);
 }
 
-void Program::require(Error error, const char* what) const {
+void ExecutorchProgram::require(Error error, const char* what) const {
   if (error == Error::Ok) return;
   refuse(std::string(what) + ": " + explained(executorch::runtime::to_string(error)));
 }

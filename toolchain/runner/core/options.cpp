@@ -9,8 +9,9 @@
 namespace {
 
 constexpr const char* kUsage =
-    "usage: runner --program FILE.pte --inputs FILE --outputs FILE [--threads N] [--warmup N] "
-    "[--iterations N] [--load-library FILE.so]... [--etdump FILE]";
+    "usage: runner --program FILE --inputs FILE --outputs FILE [--threads N] [--pin 0|1] "
+    "[--warmup N] [--iterations N] [--load-library FILE.so]... [--needs FEATURE,...] "
+    "[--set NAME=VALUE]... [--profile FILE]";
 
 unsigned number(std::string_view option, std::string_view text, unsigned least) {
   unsigned value = 0;
@@ -21,6 +22,30 @@ unsigned number(std::string_view option, std::string_view text, unsigned least) 
                                      "'");
   }
   return value;
+}
+
+std::vector<std::string> listed(std::string_view text) {
+  std::vector<std::string> words;
+  while (!text.empty()) {
+    const std::size_t end = text.find(',');
+    if (end != 0) words.emplace_back(text.substr(0, end));
+    text.remove_prefix(end == text.npos ? text.size() : end + 1);
+  }
+  return words;
+}
+
+std::pair<std::string, std::string> setting(std::string_view text) {
+  const std::size_t equals = text.find('=');
+  if (equals == text.npos || equals == 0) {
+    throw Failure(Status::usage, "--set wants NAME=VALUE, not '" + std::string(text) + "'");
+  }
+  return {std::string(text.substr(0, equals)), std::string(text.substr(equals + 1))};
+}
+
+bool yes_or_no(std::string_view option, std::string_view text) {
+  if (text == "0" || text == "1") return text == "1";
+  throw Failure(Status::usage,
+                std::string(option) + " wants 0 or 1, not '" + std::string(text) + "'");
 }
 
 }  // namespace
@@ -39,10 +64,16 @@ Options parse(int argc, char** argv) {
       options.inputs = value;
     } else if (name == "--outputs") {
       options.outputs = value;
-    } else if (name == "--etdump") {
-      options.etdump = value;
+    } else if (name == "--profile") {
+      options.profile = value;
     } else if (name == "--load-library") {
       options.libraries.emplace_back(value);
+    } else if (name == "--needs") {
+      options.needs = listed(value);
+    } else if (name == "--set") {
+      options.environment.push_back(setting(value));
+    } else if (name == "--pin") {
+      options.pin = yes_or_no(name, value);
     } else if (name == "--threads") {
       options.threads = number(name, value, 1);
     } else if (name == "--warmup") {
@@ -59,6 +90,9 @@ Options parse(int argc, char** argv) {
     if (value->empty()) {
       throw Failure(Status::usage, std::string(name) + " is missing; " + kUsage);
     }
+  }
+  if (options.pin && options.threads == 0) {
+    throw Failure(Status::usage, "--pin wants --threads: as many CPUs are kept");
   }
   return options;
 }

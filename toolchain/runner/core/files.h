@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <string>
 
+#include "failure.h"
+
 class InputFile {
  public:
   explicit InputFile(const std::string& path);
@@ -17,6 +19,23 @@ class InputFile {
  private:
   std::string path_;
   int descriptor_;
+  std::size_t size_ = 0;
+};
+
+// All of a file, in memory that is written to only here, not in the file.
+class MappedFile {
+ public:
+  // Throws Failure with `status` if it cannot be read, or is empty.
+  MappedFile(const std::string& path, Status status);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::byte* data() const { return data_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::byte* data_;
   std::size_t size_ = 0;
 };
 

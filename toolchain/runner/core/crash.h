@@ -8,3 +8,6 @@ void watch_crashes();
 
 // What is being done from now on. doing: a string literal, such as "loading the program".
 void now(Status if_it_crashes, const char* doing);
+
+// What to tidy after a crash; called in the signal handler. null: nothing.
+void on_crash(void (*tidy)());

@@ -6,12 +6,13 @@
 #include <csignal>
 #include <cstring>
 
-#include "runtime_log.h"
+#include "runtime.h"
 
 namespace {
 
 std::atomic<const char*> current = "starting";
 std::atomic<Status> status = Status::load;
+std::atomic<void (*)()> tidy_up = nullptr;
 alignas(16) char stack[65536];  // of the handler: the crash may be an exhausted stack
 
 void say(const char* text) {
@@ -36,11 +37,12 @@ void crashed(int number) {
   say(current);
   say(number == SIGILL ? ": this CPU lacks an instruction that it uses"
                        : ": the program is corrupt, or does not suit this runtime");
-  if (*last_runtime_message() != '\0') {
+  if (*runtime::last_message() != '\0') {
     say("; its last error: ");
-    say(last_runtime_message());
+    say(runtime::last_message());
   }
   say("\n");
+  if (const auto tidy = tidy_up.exchange(nullptr)) tidy();
   _exit(static_cast<int>(status.load()));
 }
 
@@ -63,3 +65,5 @@ void now(Status if_it_crashes, const char* doing) {
   status = if_it_crashes;
   current = doing;
 }
+
+void on_crash(void (*tidy)()) { tidy_up = tidy; }

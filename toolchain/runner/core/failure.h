@@ -7,7 +7,7 @@
 enum class Status : int {
   ok = 0,
   usage = 2,      // bad command line
-  load = 3,       // the program cannot be loaded: corrupt, kernels missing, not supported
+  load = 3,       // the program cannot be loaded: corrupt, kernels missing, CPU features missing
   inference = 4,  // the program was loaded but does not run
   file = 5,       // a file cannot be read or written
 };
@@ -22,3 +22,6 @@ class Failure : public std::runtime_error {
  private:
   Status status_;
 };
+
+// What a library says in several lines, as one of bounded length.
+std::string one_line(const std::string& text);

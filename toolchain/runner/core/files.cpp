@@ -1,13 +1,12 @@
 #include "files.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-
-#include "failure.h"
 
 namespace {
 
@@ -43,6 +42,30 @@ void InputFile::read(void* to, std::size_t count, std::size_t offset) const {
     count -= static_cast<std::size_t>(got);
   }
 }
+
+MappedFile::MappedFile(const std::string& path, Status status) {
+  const auto refuse = [&](const char* why) -> void {
+    throw Failure(status, path + ": cannot be loaded: " + why);
+  };
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) refuse(std::strerror(errno));
+  struct stat facts {};
+  void* mapped = MAP_FAILED;
+  if (fstat(descriptor, &facts) < 0 || !S_ISREG(facts.st_mode)) {
+    errno = EINVAL;
+  } else if (facts.st_size == 0) {
+    errno = ENODATA;
+  } else {
+    size_ = static_cast<std::size_t>(facts.st_size);
+    mapped = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0);
+  }
+  const int error = errno;
+  close(descriptor);
+  if (mapped == MAP_FAILED) refuse(std::strerror(error));
+  data_ = static_cast<std::byte*>(mapped);
+}
+
+MappedFile::~MappedFile() { munmap(data_, size_); }
 
 OutputFile::OutputFile(const std::string& path)
     : path_(path),

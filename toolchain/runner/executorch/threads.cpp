@@ -18,14 +18,19 @@ class ThreadPool final {
 ThreadPool* get_threadpool();
 }  // namespace executorch::extension::threadpool
 
-unsigned use_threads(unsigned wanted) {
+void use_threads(unsigned wanted) {
   auto* pool = executorch::extension::threadpool::get_threadpool();
-  if (pool == nullptr) return 1;  // the runtime does not know this CPU: it works without a pool
+  if (pool == nullptr) return;
   if (wanted != 0 && pool->get_thread_count() != wanted) pool->_unsafe_reset_threadpool(wanted);
-  const auto got = static_cast<unsigned>(pool->get_thread_count());
+  const unsigned got = threads_in_use();
   if (wanted != 0 && got != wanted) {
     throw Failure(Status::load, "the runtime gives " + std::to_string(got) + " threads, not the " +
                                     std::to_string(wanted) + " of --threads");
   }
-  return got;
+}
+
+unsigned threads_in_use() {
+  const auto* pool = executorch::extension::threadpool::get_threadpool();
+  if (pool == nullptr) return 1;  // the runtime does not know this CPU: it works without a pool
+  return static_cast<unsigned>(pool->get_thread_count());
 }
