@@ -1,0 +1,1 @@
+"""What OpenVINO needs beside its own converter: see `toolchain.backends.openvino`."""
