@@ -19,7 +19,7 @@ from toolchain.layout import Layout
 def pytest_addoption(parser):
     group = parser.getgroup("slipway")
     group.addoption("--bundle", type=Path, help="a bundle.tar in a build folder")
-    group.addoption("--device", help="qemu:CPU, or a name in the devices file")
+    group.addoption("--device", help="qemu:CPU, local, or a name in the devices file")
     group.addoption("--devices", type=Path, default=Path("devices.toml"), help="the devices file")
     group.addoption("--checks", type=Path, help="limits as JSON (default: those of the recipe)")
     group.addoption("--figures", type=Path, help="figures as JSON, measured before")
@@ -64,7 +64,7 @@ def checks(request) -> schema.Checks:
         at = Layout.of_bundle(request.getfixturevalue("bundle"))
     except errors.SlipwayError as error:
         pytest.exit(f"slipway: {error}", returncode=error.exit_status)
-    return schema.decode_json(schema.Checks, at.variant / "spec/checks.json")
+    return schema.decode_json(schema.Checks, at.on_target / "spec/checks.json")
 
 
 @pytest.fixture(scope="session")
@@ -80,15 +80,18 @@ def figures(request, tmp_path_factory) -> dict:
 
 
 def _measured(bundle: Path, device: schema.Device, folder: Path) -> dict:
-    from toolchain.steps import judge, measure
+    from toolchain.bundle import Bundle
+    from toolchain.steps import judge, measure, race
 
     at = Layout.of_bundle(bundle)
+    runtime = at.runtime(Bundle.open(bundle).manifest["runtime"]["name"]) / "runtime.json"
     (folder / "device.json").write_text(device.canonical())
     measure.run(
         bundle=bundle,
+        runtime=runtime,
         data=at.recipe / "evaluation.safetensors",
         device=folder / "device.json",
-        settings=at.variant / "spec/measure.json",
+        settings=at.on_target / "spec/measure.json",
         out=folder / "samples.json",
         outputs=folder / "outputs.safetensors",
     )
@@ -97,6 +100,20 @@ def _measured(bundle: Path, device: schema.Device, folder: Path) -> dict:
         raise errors.InfraError(measured["reason"])
     if measured["status"] == "failed":
         raise errors.CheckFailed(measured["reason"])
+    raced = None
+    if not device.emulated:
+        race.run(
+            bundle=[bundle],
+            runtime=[runtime],
+            samples=[folder / "samples.json"],
+            data=at.recipe / "evaluation.safetensors",
+            device=folder / "device.json",
+            settings=[at.on_target / "spec/measure.json"],
+            out=folder / "race.json",
+        )
+        raced = json.loads((folder / "race.json").read_bytes())
+        if raced["status"] != "measured":
+            raise errors.InfraError(raced["reason"])
     recipe_data = schema.decode_json(schema.Data, at.recipe / "spec/data.json")
     return judge.figures_of(
         measured,
@@ -106,4 +123,5 @@ def _measured(bundle: Path, device: schema.Device, folder: Path) -> dict:
         at.program / "host.safetensors",
         recipe_data.metric,
         Path(at.folder_note.read_text()),
+        raced,
     )

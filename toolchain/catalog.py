@@ -1,24 +1,17 @@
-"""Reads recipes and targets from their folders, and pairs what is asked for into jobs.
+"""Reads recipes and targets from their folders. Imports no torch.
 
-A job is one line of the final table: recipe x variant x backend x target x device. Pairs that
-cannot work are refused here, before anything is built. Imports no torch.
+A recipe that no backend of a target can build is refused here; `toolchain.jobs` pairs the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from toolchain import backends, devices, named, schemes
+from toolchain import backends, isa, named, schemes
 from toolchain.errors import UserError, nearest
-from toolchain.layout import device_folder
 from toolchain.schema import (
-    Checks,
-    Device,
-    Frozen,
-    Measure,
     Recipe,
     Target,
     Variant,
@@ -29,11 +22,9 @@ from toolchain.schema import (
 )
 
 RESERVED = {
-    "recipe": ("runtime", "tools", "all"),
-    "variant": ("spec", "all"),
+    "recipe": ("runtime", "tools", "devices", "benchmark", "all"),
+    "variant": ("spec", "race", "all"),
 }  # folders of the build tree
-Value = TypeVar("Value")
-Settings = TypeVar("Settings", bound=Frozen)
 
 
 @dataclass(frozen=True)
@@ -43,24 +34,6 @@ class Entry:
     name: str
     folder: Path
     recipe: Recipe
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one row of the summary is about.
-
-    measure, checks: the recipe's, overlaid with the variant's own.
-    """
-
-    entry: Entry
-    variant_name: str
-    variant: Variant
-    backend: str
-    target_name: str
-    target: Target
-    device: Device
-    measure: Measure
-    checks: Checks
 
 
 @dataclass(frozen=True)
@@ -86,117 +59,10 @@ def read(recipes: Path, targets: Path) -> Catalog:
     return Catalog({entry.name: entry for entry in entries}, known_targets)
 
 
-def jobs(
-    catalog: Catalog,
-    *,
-    targets: Sequence[str],
-    recipes: Sequence[str],
-    variants: Sequence[str],
-    device_names: Sequence[str],
-    devices_file: Path,
-) -> list[Job]:
-    """What is asked for, in a fixed order. An empty sequence means all (for devices: the default).
-
-    What is built `by_name` has to be named, as recipe=NAME or variant=NAME, or by the word all.
-    Raises UserError for unknown names and for a selection that leaves nothing to do.
-    """
-    chosen_recipes = _chosen(catalog.recipes, recipes)
-    every_variant = {name: 0 for entry in chosen_recipes for name in entry.recipe.variants}
-    for name in variants:
-        if name != "all":
-            _pick("variant", name, every_variant)
-    variants = tuple(every_variant) if "all" in variants else variants
-    for name in targets:
-        _pick("target", name, catalog.targets)
-    result = []
-    for entry in chosen_recipes:
-        for target_name in entry.recipe.targets:
-            if targets and target_name not in targets:
-                continue
-            target = catalog.targets[target_name]
-            units = _units(target_name, target, device_names, devices_file)
-            result += [
-                Job(
-                    entry,
-                    name,
-                    variant,
-                    backend,
-                    target_name,
-                    target,
-                    unit,
-                    overlaid(entry.recipe.measure, variant.measure),
-                    overlaid(entry.recipe.checks, variant.checks),
-                )
-                for name, variant in entry.recipe.variants.items()
-                if (name in variants if variants else not variant.by_name)
-                for backend in target.backends
-                for unit in units
-            ]
-    if not result:
-        raise _nothing_to_do(chosen_recipes, targets)
-    return result
-
-
-def _nothing_to_do(chosen: Sequence[Entry], targets: Sequence[str]) -> UserError:
-    fitting = [e for e in chosen if not targets or set(targets) & set(e.recipe.targets)]
-    if fitting:
-        listed = "; ".join(f"{e.name}: {', '.join(e.recipe.variants)}" for e in fitting)
-        return UserError(
-            "nothing to do: all that is chosen is built by name only",
-            hint=f"name it: variant=NAME, or variant=all. Variants: {listed}",
-        )
-    return UserError(
-        "nothing to do: no chosen recipe is for the chosen target",
-        hint="targets of the recipes: "
-        + "; ".join(f"{e.name}: {', '.join(e.recipe.targets)}" for e in chosen),
-    )
-
-
-def _chosen(known: Mapping[str, Entry], names: Sequence[str]) -> list[Entry]:
-    """Recipes by name; without names all but those `by_name`, and the only one in any case."""
-    picked = [_pick("recipe", name, known) for name in names if name != "all"]
-    if "all" in names or (len(known) == 1 and not names):
-        return list(known.values())
-    if names:
-        return picked
-    return [entry for entry in known.values() if not entry.recipe.by_name]
-
-
-def overlaid(base: Settings, own: Settings) -> Settings:
-    """`base` with the keys that `own` sets explicitly."""
-    return base.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
-
-
-def _units(
-    target_name: str, target: Target, names: Sequence[str], devices_file: Path
-) -> list[Device]:
-    units = [devices.resolve(n, devices_file) for n in (names or [target.device.default])]
-    taken: dict[str, str] = {}
-    for unit in units:
-        other = taken.setdefault(device_folder(unit.name), unit.name)
-        if other != unit.name:
-            raise UserError(
-                f"would share its results' folder with '{other}'",
-                where=f"device={unit.name}",
-                hint="give it another name in the devices file",
-            )
-        if unit.target not in (None, target_name):
-            raise UserError(
-                f"is a device of target '{unit.target}', not of '{target_name}'",
-                where=f"device={unit.name}",
-                hint=f"scons target={unit.target} device={unit.name}",
-            )
-    return units
-
-
-def _pick(what: str, name: str, known: Mapping[str, Value]) -> Value:
-    if name not in known:
-        raise UserError(f"unknown {what} '{name}'", hint=nearest(name, known))
-    return known[name]
-
-
 def _read_target(path: Path) -> Target:
     target = decode(Target, read_toml(path), shown(path))
+    if len(set(target.backends)) < len(target.backends):
+        raise UserError("names a backend twice", where=f"{shown(path)}: backends")
     for backend in target.backends:
         if backend not in backends.names():
             raise UserError(
@@ -204,6 +70,11 @@ def _read_target(path: Path) -> Target:
                 where=f"{shown(path)}: backends",
                 hint=nearest(backend, backends.names()),
             )
+    try:
+        isa.features(target.isa)
+    except UserError as error:
+        place = f"{shown(path)}: {error.where}"
+        raise UserError(error.message, where=place, hint=error.hint) from None
     return target
 
 
@@ -219,6 +90,7 @@ def _read_recipe(path: Path, targets: Mapping[str, Target]) -> Entry:
                 where=f"{where}: targets",
                 hint=nearest(target, targets),
             )
+    _check_places(recipe, recipe.backends, recipe.on, targets, where)
     named.check_model(path.parent, recipe.model, f"{where}: [model]")
     named.check_data(path.parent, recipe.data, f"{where}: [data]")
     if recipe.training is not None:
@@ -254,10 +126,10 @@ def _with_options(
                 hint=nearest(key, good),
             )
     options = decode(scheme.Options, variant.options, where)
-    given = options.model_dump(mode="json")
-    for backend in sorted({b for target in recipe.targets for b in targets[target].backends}):
-        able = backends.load(backend).ABILITIES
-        schemes.check_able(variant.scheme, given, backend, able, where)
+    variant = variant.model_copy(update={"options": options.model_dump(mode="json")})
+    _check_places(recipe, variant.backends, variant.on, targets, where)
+    for target in recipe.targets:
+        _check_able(recipe, variant, targets[target], where)
     if "calibration" in scheme.USES and recipe.data.calibration is None:
         raise UserError(
             f"the scheme '{variant.scheme}' needs calibration data, and there is none",
@@ -270,7 +142,59 @@ def _with_options(
             where=f"{where}.scheme",
             hint='say it: [training] samples = "data.py:training", epochs = 60, rate = 0.01',
         )
-    return variant.model_copy(update={"options": given})
+    return variant
+
+
+def possible(recipe: Recipe, variant: Variant, target: Target) -> list[str]:
+    """The target's backends that recipe and variant admit, able or not."""
+    pins = [pin for pin in (recipe.backends, variant.backends) if pin is not None]
+    return [name for name in target.backends if all(name in pin for pin in pins)]
+
+
+def inability(variant: Variant, backend: str, where: str) -> UserError | None:
+    """Why a backend cannot build a variant, if so."""
+    able = backends.load(backend).ABILITIES
+    try:
+        schemes.check_able(variant.scheme, variant.options, backend, able, where)
+    except UserError as error:
+        return error
+    return None
+
+
+def _check_able(recipe: Recipe, variant: Variant, target: Target, where: str) -> None:
+    """Some backend has to do it; and each that the variant names.
+
+    A target that has none of those is not meant.
+    """
+    names = possible(recipe, variant, target)
+    reasons = [inability(variant, name, where) for name in names]
+    needed = any if variant.backends else all
+    if reasons and needed(reasons):
+        raise next(filter(None, reasons))
+
+
+def _check_places(
+    recipe: Recipe,
+    pinned: Iterable[str] | None,
+    on: Iterable[str],
+    targets: Mapping[str, Target],
+    where: str,
+) -> None:
+    """`backends` and `on` name backends and targets of the recipe."""
+    good = sorted({name for target in recipe.targets for name in targets[target].backends})
+    for name in pinned or ():
+        if name not in good:
+            raise UserError(
+                f"unknown backend '{name}'", where=f"{where}: backends", hint=nearest(name, good)
+            )
+    good += recipe.targets
+    for name in on:
+        if name not in good:
+            raise UserError(
+                f"'{name}' is neither a backend nor a target of the recipe",
+                where=f"{where}: [on.{name}]",
+                hint=nearest(name, good),
+            )
 
 
 def _refuse_reserved(what: str, name: str, where: str) -> None:

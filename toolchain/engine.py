@@ -27,6 +27,7 @@ from toolchain.atomic import write_bytes
 from toolchain.errors import CheckFailed, InfraError, UserError, show
 from toolchain.imports import imported_files
 from toolchain.steps.main import INTERRUPTED, PARENT
+from toolchain.timings import Timings
 
 ROOT = Path(__file__).parent.parent  # also the folder that SCons runs in
 # What a step may see of the caller's environment: where things are, and how to reach them.
@@ -39,6 +40,8 @@ PASSED_ON_PREFIX = "PIP_"
 GIB_PER_HEAVY_STEP = 3
 LARGE = 32 << 20  # bytes
 SLOW_SECONDS = 2.0  # a step that took longer says so when it is done
+STEPS = "toolchain.steps."
+_timings = Timings()
 
 
 class Engine:
@@ -46,6 +49,7 @@ class Engine:
 
     def __init__(self, build: Path, cached: Path | None) -> None:
         self.build = build
+        self._began = time.monotonic()
         self._made: set[Path] = set()
         self._heavy = 0
         self._held = _hold(build)
@@ -90,7 +94,7 @@ class Engine:
             for path in _many(given)
         ] + [f"--{name}={value}" for name, value in (settings or {}).items()]
         # Literal: SCons quotes what it takes for shell words, and here is no shell.
-        command = ["$(", "$PYTHON", "$)", "-m", f"toolchain.steps.{verb}", *map(Literal, options)]
+        command = ["$(", "$PYTHON", "$)", "-m", f"{STEPS}{verb}", *map(Literal, options)]
         node = self._env.Command(
             [str(path) for path in (*outputs.values(), *also)],
             [str(path) for path in (ROOT / f"toolchain/steps/{verb}.py", *files, *needs)],
@@ -122,8 +126,8 @@ class Engine:
             self._env.Default(alias)
 
     def leave_with_status_of(self, summary: Path) -> None:
-        """Exit as the worst step did; SCons itself knows only 2."""
-        atexit.register(_leave, summary)
+        """Exit as the worst step did; SCons itself knows only 2. Tell where the time went."""
+        atexit.register(_leave, summary, self._began)
 
     def _scan(self, node: Any, _env: Any, _path: Any) -> list[Any]:
         """SCons' view of `imported_files`."""
@@ -184,6 +188,7 @@ def _spawn(_sh: str, _escape: Any, _command: str, args: list[str], env: dict[str
     began = time.monotonic()
     status = subprocess.run(args, env=env, cwd=ROOT, check=False).returncode
     seconds = time.monotonic() - began
+    _timings.add(next(a for a in args if a.startswith(STEPS)).removeprefix(STEPS), seconds)
     outputs = [arg.removeprefix("--out=") for arg in args if arg.startswith("--out=")]
     if status == 0 and seconds > SLOW_SECONDS:
         print(f"          {', '.join(outputs)}  {seconds:.1f} s", flush=True)
@@ -212,7 +217,9 @@ def _hold(build: Path) -> ExitStack:
     return held
 
 
-def _leave(summary: Path) -> None:
+def _leave(summary: Path, began: float) -> None:
+    if line := _timings.line(time.monotonic() - began):
+        print(f"  {line}")
     failures = scons.GetBuildFailures()
     if not failures or scons.GetOption("no_exec"):
         return

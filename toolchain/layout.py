@@ -1,18 +1,21 @@
 """Where everything stands below the build folder: each folder is named by what its files depend on.
 
-<recipe>/spec/{model,data}.json                                   parts of the recipe
+<recipe>/spec/{model,data,…}.json                                 parts of the recipe
 <recipe>/{model.pt2,calibration,evaluation,reference.safetensors} float model, data, its outputs
-<recipe>/<variant>/spec/{variant,measure,checks}.json
 <recipe>/{training.pt2,training.safetensors}                      for training, if asked for
+<recipe>/<variant>/spec/variant.json
 <recipe>/<variant>/<backend>/{quantized.pt2,notes.json}           what the backend's quantizer made
 <recipe>/<variant>/<backend>/{program.*,lower.json,host.safetensors,quantize.json}
+                          below the target if they hold machine code for it, or what its costs chose
 <recipe>/<variant>/<backend>/sensitivity.{json,svg}               if asked for
-<recipe>/<variant>/<backend>/<target>/bundle.tar
-<recipe>/<variant>/<backend>/<target>/{choice.json,search.json,search.svg}
-                          of a search; its program too: it was chosen by its cost on the target
-<recipe>/<variant>/<backend>/<target>/<device>/{device,samples,verdict}.json, outputs.safetensors
-runtime/<target>/{target.json,executorch.whl,runner,lib/*.so}
+<recipe>/<variant>/<backend>/<target>/{bundle.tar,spec/{measure,checks}.json}
+<recipe>/<variant>/<backend>/<target>/{choice.json,search.json,search.svg}        of a search
+<recipe>/<variant>/<backend>/<target>/<device>/{samples,verdict}.json, outputs.safetensors
+<recipe>/race/<target>/<device>/{race,comparison}.json            programs against each other
+runtime/<target>/target.json
+runtime/<target>/<runtime>/{sdk.whl,runner,runtime.json,lib/*.so} what runs programs there
 tools/{python,<target>}.json                                      versions of the tools
+devices/<device>.json
 summary.json
 """
 
@@ -31,14 +34,19 @@ def device_folder(name: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Folders of one job below `build`."""
+    """Folders of one job below `build`.
+
+    searched: the quantized program depends on the target: a search chose it by its cost there.
+    compiled: the lowered program does: it holds machine code.
+    """
 
     build: Path
     recipe_name: str
     variant_name: str
     backend: str
     target: str
-    searched: bool = False  # whether the program depends on the target
+    searched: bool = False
+    compiled: bool = False
 
     @property
     def recipe(self) -> Path:
@@ -54,8 +62,12 @@ class Layout:
         return self.recipe / self.variant_name
 
     @property
-    def program(self) -> Path:
+    def quantized(self) -> Path:
         return self.on_target if self.searched else self.variant / self.backend
+
+    @property
+    def program(self) -> Path:
+        return self.on_target if self.searched or self.compiled else self.variant / self.backend
 
     @property
     def on_target(self) -> Path:
@@ -66,11 +78,18 @@ class Layout:
         return self.on_target / "bundle.tar"
 
     @property
-    def runtime(self) -> Path:
-        return self.build / "runtime" / self.target
+    def target_spec(self) -> Path:
+        return self.build / "runtime" / self.target / "target.json"
+
+    def runtime(self, name: str) -> Path:
+        return self.build / "runtime" / self.target / name
 
     def device(self, name: str) -> Path:
-        return self.bundle.parent / device_folder(name)
+        return self.on_target / device_folder(name)
+
+    def race(self, device: str) -> Path:
+        """Of all programs of the recipe, on a device."""
+        return self.recipe / "race" / self.target / device_folder(device)
 
     @classmethod
     def of_bundle(cls, bundle: Path) -> Layout:
@@ -85,4 +104,5 @@ class Layout:
             )
         recipe, variant, backend, target = folder.parts[-4:]
         searched = (folder / "choice.json").is_file()
-        return cls(above[3], recipe, variant, backend, target, searched)
+        compiled = (folder / "lower.json").is_file()
+        return cls(above[3], recipe, variant, backend, target, searched, compiled)

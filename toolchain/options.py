@@ -18,12 +18,15 @@ Slipway: from a PyTorch model to a measured, verified release on the device.
   scons target=arm64 recipe=digits        one recipe (or more: recipe=digits,mobilenet_v2)
   scons target=arm64 device=qemu:cortex-a76     on another board, or on several
   scons target=arm64 recipe=all variant=all     everything, also what takes minutes
+  scons target=x86_64                     on this host: all backends raced, the fastest is chosen
   scons bundles                           stop before any device is touched
 
 What to make (default: check)
   programs    the quantized, lowered programs        build/<recipe>/<variant>/<backend>/
+                         (below it, in <target>/, where they rely on one target's CPUs)
   bundles     what is shipped: runner, libraries, program    .../<target>/bundle.tar
   check       measured on a device and judged        .../<device>/verdict.json, build/summary.json
+              on real hardware also raced against each other    <recipe>/race/<target>/<device>/
   table       check, and a Markdown table of all programs    build/table.md
   sensitivity what quantizing each layer costs, one at a time    .../sensitivity.{{json,svg}}
 
@@ -32,7 +35,8 @@ Options
   recipe=NAME[,NAME]     of: {recipes}
   variant=NAME[,NAME]    of: {variants}
                          recipe=all, variant=all: also those that are built only by name
-  device=NAME[,NAME]     qemu:CPU, or a name in devices.toml (default: the target's own board)
+  backend=NAME[,NAME]    of: {backends} (default: all of the target that can)
+  device=NAME[,NAME]     qemu:CPU, local, or a name in devices.toml (default: the target's own)
   recipes=PATH           your own recipes instead of those in recipes/
   devices=PATH           where your devices stand (default: devices.toml)
   build=PATH             where everything is built (default: build)
@@ -54,6 +58,7 @@ class Options(Frozen):
     target: tuple[str, ...] = ()
     recipe: tuple[str, ...] = ()
     variant: tuple[str, ...] = ()
+    backend: tuple[str, ...] = ()
     device: tuple[str, ...] = ()
     recipes: Path
     devices: Path
@@ -90,6 +95,7 @@ def read(arguments: Mapping[str, str]) -> Options:
         target=_names(values.get("target", "")),
         recipe=_names(values.get("recipe", "")),
         variant=_names(values.get("variant", "")),
+        backend=_names(values.get("backend", "")),
         device=_names(values.get("device", "")),
         recipes=paths["recipes"],
         devices=paths["devices"],
@@ -113,10 +119,14 @@ def check_goals(goals: Iterable[str], build: Path) -> None:
             )
 
 
-def help_page(targets: Iterable[str], recipes: Iterable[str], variants: Iterable[str]) -> str:
-    return HELP.format(
-        targets=", ".join(targets), recipes=", ".join(recipes), variants=", ".join(variants)
-    )
+def help_page(
+    targets: Iterable[str],
+    recipes: Iterable[str],
+    variants: Iterable[str],
+    backends: Iterable[str],
+) -> str:
+    known = {"targets": targets, "recipes": recipes, "variants": variants, "backends": backends}
+    return HELP.format(**{what: ", ".join(names) for what, names in known.items()})
 
 
 def _path(text: str, *, given: bool) -> Path:

@@ -20,7 +20,7 @@ import tomllib
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import pydantic_core
@@ -107,13 +107,19 @@ class Measure(Frozen):
 
     samples: at most so many evaluation samples run on a device (all of them if absent).
     emulated_samples: the same for an emulated board, where float models take seconds a sample.
-    warmup, iterations: inferences before, and in, the measurement of cost.
+    warmup, iterations: inferences before, and in, the count of instructions.
+    latency_samples: inferences that latency is taken from, on real hardware.
+    rounds: turns that programs take there, so that what disturbs one disturbs all.
+    pin: whether a program stays on the same cores there, the last ones that it may use.
     timeout: seconds for one run on the device.
     """
 
     threads: PositiveInt = 1
     warmup: NonNegativeInt = 1
     iterations: PositiveInt = 5
+    latency_samples: PositiveInt = 1024
+    rounds: PositiveInt = 8
+    pin: bool = True
     samples: PositiveInt | None = None
     emulated_samples: PositiveInt | None = None
     timeout: PositiveFloat = 600.0
@@ -134,6 +140,7 @@ class Checks(Frozen):
     min_cosine: least cosine, over the samples, of an output to the float model's.
     parity: `exact`, or the least SQNR in dB between device and host outputs of one program.
     max_*: bytes, or user-space instructions per inference on an emulated board.
+    max_latency_ms: p50 on real hardware.
     """
 
     max_drop: float | None = None
@@ -145,18 +152,30 @@ class Checks(Frozen):
     max_bundle_bytes: PositiveInt | None = None
     max_rss_bytes: PositiveInt | None = None
     max_instructions: PositiveInt | None = None
+    max_latency_ms: PositiveFloat | None = None
+
+
+class Settings(Frozen):
+    """What holds in one place only: on a target, or with a backend."""
+
+    measure: Measure = Measure()
+    checks: Checks = Checks()
 
 
 class Variant(Frozen):
     """options: the scheme's own keys, decoded by the scheme (see `toolchain.schemes`).
     by_name: it is built only when asked for: variant=NAME, or variant=all.
+    backends: of the target's, those that it is built with; all that can do it, if absent.
+    on: by the name of a target or of a backend, what is measured and checked otherwise there.
     """
 
     scheme: str
     by_name: bool = False
+    backends: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
     options: dict[str, Any] = {}
     measure: Measure = Measure()
     checks: Checks = Checks()
+    on: dict[str, Settings] = {}
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -168,11 +187,14 @@ class Variant(Frozen):
 
 
 class Recipe(Frozen):
-    """by_name: it is built only when asked for: recipe=NAME, or recipe=all."""
+    """by_name: it is built only when asked for: recipe=NAME, or recipe=all.
+    backends, on: as a variant's, for all variants.
+    """
 
     summary: str
     by_name: bool = False
     targets: tuple[str, ...] = Field(min_length=1)
+    backends: tuple[str, ...] | None = Field(default=None, min_length=1)
     model: Model
     data: Data
     training: Training | None = None
@@ -180,26 +202,43 @@ class Recipe(Frozen):
     sensitivity: Sensitivity = Sensitivity()
     measure: Measure = Measure()
     checks: Checks = Checks()
+    on: dict[str, Settings] = {}
 
 
 class TargetDevice(Frozen):
-    """default: the device that is used when none is named, such as `qemu:cortex-a72`."""
+    """default: the device that is used when none is named: `qemu:cortex-a72`, `local`."""
 
     default: str
+
+
+class Isa(Frozen):
+    """The least CPU that a target's programs run on (see `toolchain.isa`).
+
+    level: of the x86-64 psABI. extensions: beyond it, as /proc/cpuinfo names them.
+    """
+
+    level: str
+    extensions: tuple[str, ...] = ()
 
 
 class Target(Frozen):
     """A kind of machine.
 
     triple: prefix of the cross compiler and its tools.
-    wheel_platform: platform tag of the ExecuTorch wheel whose C++ libraries are shipped.
+    wheel_platform: platform tag of the wheels whose C++ libraries are shipped.
+    isa: the floor that compiled programs obey; without it, that of the architecture.
+    measure: how its real devices are measured, unless a recipe says otherwise.
+    by_name: it is built for only when asked for: target=NAME.
     """
 
     summary: str
+    by_name: bool = False
     arch: Literal["aarch64", "x86_64"]
     triple: str
     wheel_platform: str
     backends: tuple[str, ...] = Field(min_length=1)
+    isa: Isa | None = None
+    measure: Measure = Measure()
     device: TargetDevice
 
 
@@ -212,7 +251,7 @@ class Device(Frozen):
     """
 
     name: str
-    driver: Literal["qemu", "ssh"]
+    driver: Literal["qemu", "ssh", "local"]
     target: str | None = None
     cpu: str | None = None
     host: str | None = None
@@ -220,6 +259,11 @@ class Device(Frozen):
     user: str | None = None
     key: str | None = None
     known_hosts: str | None = None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether it counts instructions exactly, and knows no time."""
+        return self.driver == "qemu"
 
 
 T = TypeVar("T", bound=pydantic.BaseModel)

@@ -330,9 +330,16 @@ def _constants_of(node: Node, counterpart: Node, reference: GraphModule) -> dict
 
 def is_constant(node: Node) -> bool:
     """Whether a node is the same in each inference: a parameter, or computed from parameters."""
-    if node.op == "call_function":
-        return bool(node.all_input_nodes) and all(map(is_constant, node.all_input_nodes))
-    return node.op == "get_attr"
+    waiting, seen = [node], {node}
+    while waiting:  # a graph may be deeper than Python's stack
+        one = waiting.pop()
+        if one.op == "call_function" and one.all_input_nodes:
+            new = [source for source in one.all_input_nodes if source not in seen]
+            waiting += new
+            seen.update(new)
+        elif one.op != "get_attr":
+            return False
+    return True
 
 
 def _computed(module: GraphModule, node: Node) -> Any:

@@ -97,8 +97,8 @@ def latency(wall_ns: Sequence[int]) -> dict[str, float]:
 FIGURES = (
     "samples", "samples_available", "accuracy", "accuracy_float", "drop", "sqnr_db",
     "min_cosine", "equal", "host", "parity",
-    "instructions_per_inference", "instructions_unavailable", "latency_ms", "load_ms", "threads",
-    "peak_rss_bytes",
+    "instructions_per_inference", "instructions_unavailable", "latency_ms", "latency_moved",
+    "load_ms", "threads", "peak_rss_bytes",
 )  # fmt: skip
 
 
@@ -120,12 +120,15 @@ def figures(
     host: Tensors,
     label: Array | None,
     metric: Metric,
+    wall_ns: Sequence[int] | None = None,
+    moved: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All figures that one measurement gives (`FIGURES`).
 
     samples: what the measure step wrote. outputs, reference, host: `output.k` of shape [N, ...]
     from the device, the float model and the same program on this host; of the device only the first
     samples, those that it ran. `host` is the quality over all. label: [N, ...] or None.
+    wall_ns, moved: of a race on real hardware, its times and why they are not to be trusted.
     """
     count = samples["samples"]
     runner, on_board = samples["runner"], samples["device"]["emulated"]
@@ -140,7 +143,8 @@ def figures(
         "instructions_per_inference": instructions(iterations["instructions"]),
         "instructions_unavailable": runner.get("instructions_unavailable"),
         # An emulated clock counts instructions, not time: it is never shown as latency.
-        "latency_ms": None if on_board else latency(iterations["wall_ns"]),
+        "latency_ms": None if on_board or not wall_ns else latency(wall_ns),
+        "latency_moved": list(moved),
         "load_ms": None if on_board else runner["load_ns"] / 1e6,
         "threads": runner["threads"],
         "peak_rss_bytes": runner["peak_rss_bytes"],

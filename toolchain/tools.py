@@ -39,6 +39,19 @@ def compiler(triple: str) -> str:
     return _json({"compiler": said.stdout.splitlines()[0]})
 
 
+@cache
+def programs(names: tuple[str, ...]) -> str:
+    """JSON: what programs on PATH say of their version; one that is absent is no error here."""
+    said = {}
+    for name in names:
+        try:
+            done = subprocess.run([name, "--version"], capture_output=True, text=True, check=True)
+            said[name] = done.stdout.splitlines()[0]
+        except (OSError, subprocess.CalledProcessError):
+            said[name] = "absent"
+    return _json(said)
+
+
 def _versions(names: Iterable[str]) -> dict[str, str]:
     return {name: metadata.version(name) for name in names}
 

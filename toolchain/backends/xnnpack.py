@@ -15,23 +15,28 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolchain import observers, weights
+from toolchain import observers, programs, runtimes, weights
 from toolchain.backends import Abilities
 from toolchain.errors import UserError
+from toolchain.expands import without_idle_expands
 from toolchain.recurrent import unrolled
 from toolchain.schema import shown
 from toolchain.xnnpack import forms, linears
 from toolchain.xnnpack.annotation import floats_only, has_dynamic_kernel
-from toolchain.xnnpack.forms import without_idle_expands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import torch
     from torch.export import ExportedProgram
 
+    from toolchain.schema import Isa
+
 SUFFIX = ".pte"
+RUNTIME = runtimes.EXECUTORCH
+PER_TARGET = False  # the kernels are XNNPACK's, which asks the CPU what it can
+TOOLS: tuple[str, ...] = ()
 ABILITIES: Abilities = {
     "float": {},
     "static": {},
@@ -52,6 +57,8 @@ ABILITIES: Abilities = {
 # have none.
 DYNAMIC = frozenset({"aten.linear", "aten.conv2d", "aten.embedding"})
 WEIGHT_ONLY = frozenset({"aten.linear", "aten.embedding"})
+# Events that hold others: the whole inference, and a call of a delegate.
+AROUND = ("Method::execute", "DELEGATE_CALL", "OPERATOR_CALL")
 NOT_COUNTED = ("getitem", "quantize_", "choose_qparams")
 SCHEMA = 1
 EPS = 2**-12  # least scale that XNNPACK takes
@@ -115,7 +122,7 @@ def quantizable(needs: str = "static") -> frozenset[str]:
     return frozenset(".".join(name.split(".")[:2]) for name in operators)
 
 
-def lower(model: ExportedProgram) -> tuple[bytes, dict[str, Any]]:
+def lower(model: ExportedProgram, _isa: Isa | None = None) -> tuple[bytes, dict[str, Any]]:
     """The `.pte` file's content, and what XNNPACK took over of it."""
     import executorch.kernels.quantized  # noqa: F401 (what of quantized operators is left undelegated)
     from executorch.exir import to_edge_transform_and_lower
@@ -177,7 +184,10 @@ def _left(program: Any) -> tuple[Counter[str], int]:
 
 
 def run(
-    program: Path, samples: Sequence[tuple[torch.Tensor, ...]], threads: int
+    program: Path,
+    samples: Sequence[tuple[torch.Tensor, ...]],
+    threads: int,
+    _isa: Isa | None = None,
 ) -> list[tuple[torch.Tensor, ...]]:
     """The outputs for each sample, by the runtime of the wheel with its own kernels."""
     with _told_on_failure():
@@ -208,6 +218,48 @@ def run(
                 hint="the reason stands above; an operator that is left undelegated is the usual "
                 "one (see lower.json)",
             ) from None
+
+
+def environment(_isa: Isa | None) -> dict[str, str]:
+    return {}
+
+
+def optional_libraries(report: Mapping[str, Any]) -> tuple[str, ...]:
+    return runtimes.kernels_for(report["operators"]["undelegated"])
+
+
+def machine_code(_program: Path) -> Iterator[tuple[str, bytes]]:
+    return iter(())
+
+
+def profile(file: Path) -> list[dict[str, Any]]:
+    """Of an ETDump; operators inside a delegate are named by XNNPACK.
+
+    https://docs.pytorch.org/executorch/stable/model-inspector.html
+    """
+    programs.prepare_torch()
+    with _told_on_failure():
+        from executorch.devtools import Inspector
+
+        blocks = Inspector(etdump_path=str(file)).event_blocks
+    rows = [
+        {
+            "name": event.name,
+            "type": _kind(event.name),
+            "calls": 1,
+            "ns": round(event.perf_data.raw[-1] * 1e6),  # ms of the last inference
+        }
+        for block in blocks
+        if block.name == "Execute"
+        for event in block.events
+        if event.perf_data is not None and event.name not in AROUND
+    ]
+    return sorted(rows, key=lambda row: -row["ns"])
+
+
+def _kind(name: str) -> str:
+    """`Fully Connected (NC, QD8, F32, QC8W) GEMM` of the third such operator, `… #3`."""
+    return name.partition(" #")[0]
 
 
 @contextmanager

@@ -58,7 +58,10 @@ def load(name: str) -> Scheme:
 def check_able(
     name: str, options: Mapping[str, Any], backend: str, able: Abilities, where: str
 ) -> None:
-    """Refuse a scheme, or a value of an option, that a backend cannot do; tell what it can."""
+    """Refuse a scheme, or a value of an option, that a backend cannot do; tell what it can.
+
+    An option that is None leaves it to the backend.
+    """
     need = load(name).NEEDS
     if need not in able:
         good = [scheme for scheme in names() if load(scheme).NEEDS in able]
@@ -68,7 +71,7 @@ def check_able(
             hint=f"it can do: {', '.join(good)}",
         )
     for key, values in able[need].items():
-        if key in options and options[key] not in values:
+        if options.get(key) is not None and options[key] not in values:
             raise UserError(
                 f"the backend '{backend}' cannot do {key} = {_toml(options[key])} "
                 f"with the scheme '{name}'",

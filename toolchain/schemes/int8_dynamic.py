@@ -29,13 +29,14 @@ USES: frozenset[str] = frozenset()
 
 class Options(Selection):
     """granularity of the weights: one scale for each output channel, or one for the whole tensor.
-    mapping of the activations: affine (with a zero point) or symmetric (zero point 0).
+    mapping of the activations: affine (with a zero point) or symmetric (zero point 0); if absent,
+        as the backend does it, affine where it can do both.
     embeddings: whether embedding tables are int8 too, with a scale for each row.
     skip, only: see `toolchain.selection`.
     """
 
     granularity: Literal["per_channel", "per_tensor"] = "per_channel"
-    mapping: Literal["affine", "symmetric"] = "affine"
+    mapping: Literal["affine", "symmetric"] | None = None
     embeddings: bool = False
 
 
@@ -43,9 +44,8 @@ def quantize(
     model: torch.export.ExportedProgram, options: Options, backend: Backend, _material: Material
 ) -> Quantized:
     """`model` with int8 weights, and activations that are rounded to int8 as they come."""
-    wanted = quantizer(
-        backend, options.takes, options.embeddings, options.granularity, options.mapping
-    )
+    mapping = options.mapping or backend.ABILITIES[NEEDS].get("mapping", ("affine",))[0]
+    wanted = quantizer(backend, options.takes, options.embeddings, options.granularity, mapping)
     # Observers of weights are filled by any input.
     program = pt2e.post_training(model, wanted, options, [pt2e.example(model)])
     if "per_token" in backend.ABILITIES[NEEDS].get("activations", ()):

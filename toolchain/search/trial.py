@@ -21,15 +21,15 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from toolchain import backends, metrics, programs, pt2e, schema, sensitivity, stats, traffic
+from toolchain import backends, metrics, programs, pt2e, racing, schema, sensitivity, stats, traffic
 from toolchain.errors import CheckFailed, InfraError, UserError
 from toolchain.schema import decode_json
 from toolchain.search.choice import Limit, Tried
 from toolchain.search.kept import Kept
 from toolchain.search.plan import Candidate
 from toolchain.simulation import WHOLE_MODEL, Simulation, operator_name
-from toolchain.steps import host, lower, measure, package, quantize
-from toolchain.steps.main import say
+from toolchain.steps import host, lower, measure, package, quantize, race
+from toolchain.steps.main import NONE, say
 
 SENSITIVITY_SAMPLES = 16
 FIGURES = (
@@ -47,6 +47,7 @@ class Inputs:
     reference: Path
     target: Path
     runner: Path
+    runtime: Path
     device: Path
     measure: Path
     tools: list[Path]
@@ -55,15 +56,14 @@ class Inputs:
     metric: str
     recipe: str
     target_name: str
-    calibration: Path = quantize.NONE
+    calibration: Path = NONE
     training: Mapping[str, Path] = field(default_factory=dict)
 
     def files(self) -> list[Path]:
         """All that results depend on, but for the source."""
-        given = [self.model, self.data, self.reference, self.target, self.runner, self.device]
-        given += [self.measure, *self.tools, self.calibration, *self.training.values()]
-        libraries = sorted((self.runner.parent / "lib").glob("*"))
-        return [path for path in given if path != quantize.NONE] + libraries
+        given = [self.model, self.data, self.reference, self.target, self.runner, self.runtime]
+        given += [self.device, self.measure, *self.tools, self.calibration, *self.training.values()]
+        return [path for path in given if path != NONE]
 
     def quantize(self, candidate: Candidate, here: Path) -> Path:
         """The quantized program of a candidate, in the folder `here`."""
@@ -87,7 +87,7 @@ class Trial:
 
     def __init__(self, inputs: Inputs, limit: Limit, kept: Kept) -> None:
         self.inputs, self.limit, self._kept = inputs, limit, kept
-        self.emulated = decode_json(schema.Device, inputs.device).driver == "qemu"
+        self.emulated = decode_json(schema.Device, inputs.device).emulated
         self._backend = backends.load(inputs.backend)
 
     def attempt(self, candidate: Candidate) -> Tried:
@@ -161,9 +161,20 @@ class Trial:
         quantized = self.inputs.quantize(candidate, here)
         program = here / f"program{self._backend.SUFFIX}"
         backend = self.inputs.backend
-        lower.run(quantized=quantized, backend=backend, out=program, report=here / "lower.json")
+        target = self.inputs.target if self._backend.PER_TARGET else NONE
+        lower.run(
+            quantized=quantized,
+            backend=backend,
+            target=target,
+            out=program,
+            report=here / "lower.json",
+        )
         host.run(
-            program=program, backend=backend, data=self.inputs.data, out=here / "host.safetensors"
+            program=program,
+            backend=backend,
+            target=target,
+            data=self.inputs.data,
+            out=here / "host.safetensors",
         )
         rows = traffic.moved(programs.from_file(quantized))
         lowered = json.loads((here / "lower.json").read_bytes())
@@ -192,30 +203,46 @@ class Trial:
             samples=inputs.data,
             expected=here / "host.safetensors",
             runner=inputs.runner,
+            runtime=inputs.runtime,
             tools=inputs.tools,
             out=here / "bundle.tar",
         )
         (here / "settings.json").write_text(self._settings().canonical())
         measure.run(
             bundle=here / "bundle.tar",
+            runtime=inputs.runtime,
             data=inputs.data,
             device=inputs.device,
             settings=here / "settings.json",
             out=here / "samples.json",
             outputs=here / "outputs.safetensors",
         )
-        return costs(json.loads((here / "samples.json").read_bytes()))
+        record = json.loads((here / "samples.json").read_bytes())
+        return costs(record, None if self.emulated else self._raced(here))
+
+    def _raced(self, here: Path) -> dict[str, Any]:
+        """Its times on a real device, in rounds of which the disturbed ones do not count."""
+        inputs = self.inputs
+        race.run(
+            bundle=[here / "bundle.tar"],
+            runtime=[inputs.runtime],
+            samples=[here / "samples.json"],
+            settings=[here / "settings.json"],
+            data=inputs.data,
+            device=inputs.device,
+            out=here / "race.json",
+        )
+        found: dict[str, Any] = json.loads((here / "race.json").read_bytes())
+        return found
 
     def _settings(self) -> schema.Measure:
         """One sample; on a board, which counts exactly, one inference after it."""
         wanted = decode_json(schema.Measure, self.inputs.measure)
-        one = {"samples": 1, "emulated_samples": 1}
-        return wanted.model_copy(
-            update=one | ({"warmup": 0, "iterations": 1} if self.emulated else {})
-        )
+        cost = {"warmup": 0, "iterations": 1} if self.emulated else {}
+        return wanted.model_copy(update={"samples": 1, "emulated_samples": 1, **cost})
 
 
-def costs(record: Mapping[str, Any]) -> dict[str, Any]:
+def costs(record: Mapping[str, Any], raced: racing.Record | None = None) -> dict[str, Any]:
     """What a measurement says of cost; InfraError and CheckFailed for one that broke off."""
     if record["status"] == "infra-error":
         raise InfraError(record["reason"], where=record["device"]["name"])
@@ -229,6 +256,12 @@ def costs(record: Mapping[str, Any]) -> dict[str, Any]:
             why = record["runner"].get("instructions_unavailable") or "no reason given"
             raise InfraError(f"the board counts no instructions: {why}", where=identity["name"])
         return {"instructions": counted, "device": identity}
-    latency = stats.latency(taken["wall_ns"])
+    if raced is None or raced["status"] == "infra-error":
+        raise InfraError(raced["reason"] if raced else "no race", where=identity["name"])
+    (program,) = raced["programs"] or [None]
+    if program is None:
+        raise CheckFailed(next(iter(raced["failed"].values())))
+    latency = stats.latency(racing.wall_ns(raced, program))
+    identity["moved"] = racing.moved(raced)
     found = {"latency_ms": latency["p50"], "latency": latency}
     return {**found, "instructions": counted, "device": identity}

@@ -6,13 +6,19 @@ from pathlib import Path
 
 from toolchain import backends, programs
 from toolchain.atomic import write_bytes
-from toolchain.steps.main import step
+from toolchain.schema import Target, decode_json
+from toolchain.steps.main import NONE, step
 
 
-def run(*, program: Path, backend: str, data: Path, out: Path) -> None:
-    """Write the outputs of `program` over all samples of `data`: `output.k` [N, ...]."""
+def run(*, program: Path, backend: str, data: Path, out: Path, target: Path = NONE) -> None:
+    """Write the outputs of `program` over all samples of `data`: `output.k` [N, ...].
+
+    target: for a backend that compiles to machine code.
+    """
     programs.prepare_torch()
-    outputs = backends.load(backend).run(program, programs.samples(data), programs.threads())
+    isa = decode_json(Target, target).isa if target != NONE else None
+    samples, threads = programs.samples(data), programs.threads()
+    outputs = backends.load(backend).run(program, samples, threads, isa)
     write_bytes(out, programs.stacked(outputs))
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from toolchain import metrics, stats
+from toolchain import metrics, racing, stats
 from toolchain.atomic import write_json
 from toolchain.errors import InfraError
-from toolchain.steps.main import step
+from toolchain.steps.main import NONE, step
 
 TESTS = Path(__file__).parents[2] / "device_tests"
 DESCRIPTION = ("recipe", "variant", "scheme", "backend", "target")
@@ -39,20 +39,35 @@ def run(
     folder: Path,
     recipe_sha256: str,
     out: Path,
+    race: Path = NONE,
 ) -> None:
-    """Judge the measurement in `samples` and `outputs` against the limits in `checks`."""
+    """Judge the measurement in `samples` and `outputs` against the limits in `checks`.
+
+    race: times of this program among others, on real hardware.
+    """
     measured = json.loads(samples.read_bytes())
     verdict: dict[str, Any] = {name: measured[name] for name in DESCRIPTION}
     verdict |= {"device": measured["device"]["name"], "metric": metric, "unchecked": []}
     verdict |= dict.fromkeys(stats.FIGURES) | stats.sizes(measured["bytes"])
+    verdict["runtime"] = measured["runtime"]
+    raced = json.loads(race.read_bytes()) if race != NONE else None
+    if raced and measured["status"] == "measured":
+        measured |= _in_race(raced, racing.key(measured["variant"], measured["backend"]))
     if measured["status"] == "measured":
-        verdict |= figures_of(measured, outputs, data, reference, host, metric, folder)
+        verdict |= figures_of(measured, outputs, data, reference, host, metric, folder, raced)
         verdict |= judged(verdict, checks)
     else:
         verdict |= {"verdict": _BROKEN[measured["status"]], "reasons": [measured["reason"]]}
     verdict["load"] = measured["load"]
     verdict["provenance"] = measured["provenance"] | {"recipe_sha256": recipe_sha256}
     write_json(out, verdict)
+
+
+def _in_race(race: racing.Record, program: str) -> dict[str, str]:
+    """What the race changes in the status of a program that was measured before."""
+    if program in race["failed"]:
+        return {"status": "failed", "reason": race["failed"][program]}
+    return {"status": race["status"], "reason": race["reason"]}
 
 
 _BROKEN = {"failed": "fail", "infra-error": "infra-error"}
@@ -66,8 +81,10 @@ def figures_of(
     host: Path,
     metric: str,
     folder: Path,
+    race: racing.Record | None = None,
 ) -> dict[str, Any]:
-    """`stats.figures` and `stats.sizes` of the files of a build."""
+    """`stats.figures` and `stats.sizes` of the files of a build; race: what the race step wrote."""
+    program = racing.key(measured["variant"], measured["backend"])
     return stats.sizes(measured["bytes"]) | stats.figures(
         measured,
         load_file(outputs),
@@ -75,6 +92,8 @@ def figures_of(
         host=load_file(host),
         label=load_file(data).get("label"),
         metric=metrics.find(metric, folder),
+        wall_ns=racing.wall_ns(race, program) if race else None,
+        moved=racing.moved(race) if race else (),
     )
 
 

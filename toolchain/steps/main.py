@@ -24,10 +24,12 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
-from toolchain import errors
+from toolchain import errors, quiet
 
+NONE = Path()  # an input that a step can do without, and has not
 PR_SET_PDEATHSIG = 1
 INTERRUPTED = 128 + signal.SIGINT
 PARENT = "SLIPWAY_PARENT"  # process number of the build that started this step
@@ -35,7 +37,8 @@ PARENT = "SLIPWAY_PARENT"  # process number of the build that started this step
 
 def step(run: Callable[..., None]) -> typing.NoReturn:
     """Parse the command line for `run`, call it, and exit."""
-    if PARENT in os.environ:
+    of_a_build = PARENT in os.environ
+    if of_a_build:
         end_with(int(os.environ[PARENT]))
     parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).stem, description=run.__doc__)
     hints = typing.get_type_hints(run)
@@ -50,7 +53,7 @@ def step(run: Callable[..., None]) -> typing.NoReturn:
             default=([] if many else None) if required else parameter.default,
         )
     try:
-        with errors.shown():
+        with errors.shown(), quiet.at_work() if of_a_build else nullcontext():
             run(**vars(parser.parse_args()))
     except OSError as error:  # a full disk, a folder that is not writable
         errors.show(errors.InfraError(f"this machine says: {error}"))

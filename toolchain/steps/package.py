@@ -10,10 +10,9 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from toolchain import __version__, bundle, elf, schemes
+from toolchain import __version__, backends, bundle, elf, isa, machine_code, schemes
 from toolchain.atomic import write_bytes
 from toolchain.errors import UserError
-from toolchain.runtime_libraries import kernels_for
 from toolchain.samples import Array, ordered, specs_of, to_bin
 from toolchain.schema import Target, decode_json
 from toolchain.steps.main import say, step
@@ -36,6 +35,7 @@ def run(
     samples: Path,
     expected: Path,
     runner: Path,
+    runtime: Path,
     tools: list[Path],
     out: Path,
 ) -> None:
@@ -43,18 +43,23 @@ def run(
 
     quantized, lowered: reports of which operators were quantized, and which were delegated.
     samples, expected: the evaluation inputs, and what the program made of them on the host.
-    runner: with `lib` beside it. tools: files that tell versions.
+    runner: with `lib` beside it; runtime: what is in there. tools: files that tell versions.
     """
     lowering, report = json.loads(lowered.read_bytes()), json.loads(quantized.read_bytes())
-    arch = decode_json(Target, target).arch
-    kernels = kernels_for(lowering["operators"]["undelegated"])
-    binaries = _binaries(runner, kernels)
+    kind, lowerer = decode_json(Target, target), backends.load(backend)
+    libraries = lowerer.optional_libraries(lowering)
+    binaries = _binaries(runner, libraries)
     for name, path in binaries.items():
-        if (found := elf.machine(path)) != arch:
-            raise UserError(f"'{name}' is for {found}, the target is {arch}", where=str(path))
-    shipped = f"program{program.suffix}"
+        if (found := elf.machine(path)) != kind.arch:
+            raise UserError(f"'{name}' is for {found}, the target is {kind.arch}", where=str(path))
+    shipped = f"program{lowerer.SUFFIX}"
+    needs = isa.features(kind.isa) if lowerer.PER_TARGET else frozenset()
+    for name, content in lowerer.machine_code(program):
+        machine_code.check(content, needs, f"{program}: {name}")
+    apart = json.loads(runtime.read_bytes())
+    packed = {bundle.RUNNER: runner} if apart["apart"] else binaries
     inputs, outputs = _self_test(load_file(samples), load_file(expected))
-    files = {name: path.read_bytes() for name, path in binaries.items()} | {
+    files = {name: path.read_bytes() for name, path in packed.items()} | {
         shipped: program.read_bytes(),
         bundle.SELF_TEST_INPUTS: to_bin(inputs, "input."),
         bundle.SELF_TEST_EXPECTED: to_bin(outputs, "output."),
@@ -66,9 +71,15 @@ def run(
         "scheme": report["scheme"],
         "backend": backend,
         "target": target_name,
-        "arch": arch,
+        "arch": kind.arch,
         "program": shipped,
-        "load_libraries": [f"lib/{name}" for name in kernels],
+        "runtime": {
+            name: apart[name] for name in ("name", "package", "version", "digest", "bytes", "apart")
+        },
+        "floor": sorted(isa.features(kind.isa) - isa.LEVELS["x86-64-v1"]),
+        "needs": sorted(needs - isa.LEVELS["x86-64-v1"]),
+        "environment": lowerer.environment(kind.isa),
+        "load_libraries": [f"lib/{name}" for name in libraries],
         "inputs": specs_of(inputs, "input."),
         "outputs": specs_of(outputs, "output."),
         "self_test_samples": len(ordered(inputs, "input.")[0]),
@@ -89,11 +100,11 @@ def run(
     say(f"{recipe} {variant}: {total / 1e6:.2f} MB: {listed}")
 
 
-def _binaries(runner: Path, kernels: tuple[str, ...]) -> dict[str, Path]:
+def _binaries(runner: Path, optional: tuple[str, ...]) -> dict[str, Path]:
     """The runner, the libraries that it needs, and those that are loaded for the program."""
     folder = runner.parent / "lib"
     needed = set(elf.closure(runner, folder))
-    for name in kernels:
+    for name in optional:
         needed |= {name, *elf.closure(folder / name, folder)}
     return {bundle.RUNNER: runner} | {f"lib/{name}": folder / name for name in sorted(needed)}
 
@@ -122,6 +133,7 @@ def _delegation(lowered: Mapping[str, Any]) -> dict[str, Any]:
         "delegates": lowered["delegates"],
         "delegated_share": operators["delegated"] / total if total else 0.0,
         "undelegated": operators["undelegated"],
+        "remarks": lowered.get("remarks", []),
     }
 
 

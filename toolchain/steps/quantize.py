@@ -10,10 +10,8 @@ from toolchain.atomic import write_bytes, write_json
 from toolchain.errors import UserError
 from toolchain.material import Material
 from toolchain.schema import Variant, decode_json, shown
-from toolchain.steps.main import step
+from toolchain.steps.main import NONE, step
 from toolchain.training import material as training_material
-
-NONE = Path()  # data that the scheme does not use
 
 
 def run(

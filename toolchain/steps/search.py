@@ -21,8 +21,7 @@ from toolchain.search import report as reports
 from toolchain.search.choice import Limit, Tried
 from toolchain.search.plan import Candidate, Given, Search
 from toolchain.search.trial import Inputs, Trial
-from toolchain.steps.main import say, step
-from toolchain.steps.quantize import NONE
+from toolchain.steps.main import NONE, say, step
 
 
 def run(
@@ -33,6 +32,7 @@ def run(
     reference: Path,
     target: Path,
     runner: Path,
+    runtime: Path,
     device: Path,
     measure: Path,
     tools: list[Path],
@@ -53,7 +53,8 @@ def run(
     """Write the variant that was chosen, what was tried, and a picture of accuracy against cost.
 
     variant: with the options of `schemes.auto`. reference: the float model's outputs over `data`.
-    runner: with `lib` beside it. device, measure: on which costs are taken, and how.
+    runner: with `lib` beside it; runtime: what is in there. device, measure: on which costs are
+    taken, and how.
     training, samples, settings: as the quantize step takes them.
     """
     programs.prepare_torch()
@@ -63,8 +64,8 @@ def run(
     _check_floor(limit, floating)
     trained = {"training": training, "samples": samples, "settings": settings}
     inputs = Inputs(
-        model, data, reference, target, runner, device, measure, tools, folder, backend, metric,
-        recipe, target_name, calibration, trained if training != NONE else {},
+        model, data, reference, target, runner, runtime, device, measure, tools, folder, backend,
+        metric, recipe, target_name, calibration, trained if training != NONE else {},
     )  # fmt: skip
     trial = Trial(inputs, limit, kept.Kept(out.parent / "tried", _digest(inputs, variant)))
     given = Given(
@@ -129,7 +130,7 @@ def _digest(inputs: Inputs, variant: Path) -> str:
     files = [*inputs.files(), *devices.depends_on(unit), *kept.source()]
     files += sorted(inputs.folder.rglob("*.py"))  # metric, loss and augmentation
     words = [inputs.backend, inputs.metric, inputs.recipe, inputs.target_name]
-    if unit.driver != "qemu":
+    if not unit.emulated:
         words.append(variant.read_text())
     return kept.digest_of(files, *words)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from toolchain import choice
 from toolchain.atomic import write_json
 from toolchain.errors import CheckFailed, InfraError
 from toolchain.steps.main import step
@@ -22,13 +23,20 @@ EXIT = {
 KEY = ("recipe", "variant", "backend", "target", "device")
 
 
-def run(*, verdict: list[Path], out: Path) -> None:
-    """Write the summary of all verdict files to `out` and show it."""
+def run(*, verdict: list[Path], comparison: list[Path], left_out: Path, out: Path) -> None:
+    """Write the summary of all verdict files to `out` and show it.
+
+    comparison: of the races. left_out: what was not built, and why, a line each.
+    """
     rows = [json.loads(path.read_bytes()) for path in verdict]
     for row in rows:
         row["findings"] = findings(row, rows)
+    races = [json.loads(path.read_bytes()) for path in comparison]
+    choice.choose(rows, races)
     write_json(out, rows)
-    print(page(rows, out), flush=True)
+    notes = [f"Left out: {reason}" for reason in left_out.read_text().splitlines()]
+    notes += [f"{race['device']}: {note}" for race in races for note in race["notes"]]
+    print(page(rows, out, notes), flush=True)
     worst = sorted({row["verdict"] for row in rows}, key=list(EXIT).index)[-1]
     raise SystemExit(EXIT[worst])
 
@@ -40,6 +48,7 @@ def findings(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         found.append(f"not delegated to {row['backend']}: {_counted(left)}")
     if left := row["load"]["not_quantized"]:
         found.append(f"not quantized: {_counted(left)}")
+    found += row["load"]["remarks"]
     if row["accuracy"] is None:
         return found
     if row["samples"] < row["samples_available"]:
@@ -50,7 +59,7 @@ def findings(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         )
     if row["metric"] == "agreement":
         found.append("accuracy is agreement with the float model, not with labels")
-    if row["instructions_unavailable"]:
+    if row["instructions_unavailable"] and not row["latency_ms"]:
         found.append(f"no instruction count: {row['instructions_unavailable']}")
     same = [r for r in rows if all(r[k] == row[k] for k in KEY if k != "variant")]
     floats = [r for r in same if r["scheme"] == "float" and r["accuracy"] is not None]
@@ -64,23 +73,30 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def _dearer(row: dict[str, Any], floating: dict[str, Any]) -> list[str]:
-    """Costs in which a quantized variant does not gain on the float one."""
+    """Space in which a quantized variant does not gain on the float one.
+
+    Instructions do not rank the two; times are for the race to compare.
+    """
     pairs = {
         "size": (row["model_bytes"], floating["model_bytes"]),
         "memory": (row["peak_rss_bytes"], floating["peak_rss_bytes"]),
     }
-    if row["latency_ms"] and floating["latency_ms"]:  # instructions do not rank the two
-        pairs["latency"] = (row["latency_ms"]["p50"], floating["latency_ms"]["p50"])
     return [name for name, (ours, theirs) in pairs.items() if ours >= theirs]
 
 
-def page(rows: list[dict[str, Any]], out: Path) -> str:
+def page(rows: list[dict[str, Any]], out: Path, notes: Sequence[str] = ()) -> str:
     """The table and what has to be said below it."""
     lines = ["", table(rows), ""]
+    several = len({row["backend"] for row in rows}) > 1
+    named = ("recipe", "variant", *(("backend",) if several else ()), "device")
+    said: dict[str, list[str]] = {}
     for row in rows:
-        who = " ".join(row[key] for key in ("recipe", "variant", "device"))
-        lines += [f"  {who}: {row['verdict']}: {reason}" for reason in row["reasons"]]
-        lines += [f"  {who}: {finding}" for finding in row["findings"]]
+        who = " ".join(row[key] for key in named)
+        for text in [f"{row['verdict']}: {reason}" for reason in row["reasons"]] + row["findings"]:
+            said.setdefault(text, []).append(who)
+    for text, whom in said.items():  # what disturbs a race is the same for all that take part
+        more = f" (and {len(whom) - 1} more)" if len(whom) > 1 else ""
+        lines.append(f"  {whom[0]}{more}: {text}")
     if any(row["latency_ms"] is None and row["accuracy"] is not None for row in rows):
         lines += [
             "  On emulated boards the cost is user-space instructions (exact, on any host). They",
@@ -89,6 +105,11 @@ def page(rows: list[dict[str, Any]], out: Path) -> str:
     unlimited = sorted({text.partition(":")[0] for row in rows for text in row["unchecked"]})
     if unlimited:
         lines.append(f"  Measured without a limit in some recipe: {', '.join(unlimited)}.")
+    if any(row["chosen"] for row in rows):
+        lines.append(
+            "  *: the fastest backend of the variant that passes, over interleaved rounds."
+        )
+    lines += [f"  {note}" for note in dict.fromkeys(notes)]
     return "\n".join([*lines, f"  All figures: {out}", ""])
 
 
@@ -139,8 +160,22 @@ def _instructions(row: dict[str, Any]) -> str:
     return NOTHING if count is None else f"{count / 1e6:.3f} M"
 
 
-def _p50(row: dict[str, Any]) -> str:
-    return NOTHING if row["latency_ms"] is None else f"{row['latency_ms']['p50']:.2f} ms"
+def _latency(rank: str) -> Callable[[dict[str, Any]], str]:
+    def cell(row: dict[str, Any]) -> str:
+        latency = row["latency_ms"]
+        return NOTHING if latency is None else f"{latency[rank]:.3f} ms"
+
+    return cell
+
+
+def _runtime(row: dict[str, Any]) -> str:
+    """Libraries that a device gets once, beside its bundles."""
+    return f"{row['runtime']['bytes'] / 1e6:.1f} MB" if row["runtime"]["apart"] else NOTHING
+
+
+def _against_float(row: dict[str, Any]) -> str:
+    against = row["against_float"]
+    return NOTHING if against is None else f"{against['ratio']:.2f}x"
 
 
 _FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -150,9 +185,13 @@ _FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
     "samples": lambda row: str(row["samples"]),
     "parity": _parity,
     "instr/inf": _instructions,
-    "p50": _p50,
+    "p50": _latency("p50"),
+    "p99": _latency("p99"),
+    "vs float": _against_float,
+    "chosen": lambda row: "*" if row["chosen"] else NOTHING,
     "model": _megabytes("model_bytes"),
     "bundle": _megabytes("bundle_bytes"),
+    "runtime": _runtime,
     "RSS": _megabytes("peak_rss_bytes"),
 }
 

@@ -12,11 +12,11 @@ from toolchain.atomic import write_bytes
 from toolchain.steps.main import say, step
 
 HEADERS = (
-    "recipe", "variant", "scheme", "program", "of float", "metric", "value", "drop", "SQNR",
-    "samples", "instructions", "of float", "verdict",
+    "recipe", "variant", "scheme", "backend", "program", "of float", "metric", "value", "drop",
+    "SQNR", "samples", "instructions", "of float", "p50", "of float", "verdict",
 )  # fmt: skip
 SAME = ("recipe", "backend", "target", "device")
-WORDS = ("recipe", "variant", "scheme", "metric", "verdict")
+WORDS = ("recipe", "variant", "scheme", "backend", "metric", "verdict")
 NONE = "-"
 
 
@@ -28,16 +28,22 @@ def run(*, verdict: list[Path], out: Path) -> None:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Metric, drop and SQNR are those of the lowered program on the host, over all samples."""
+    """Metric, drop and SQNR are those of the lowered program on the host, over all samples.
+
+    Columns that tell nothing are left out.
+    """
     floats = {_key(row): row for row in rows if row["scheme"] == "float"}
+    lines = [_line(row, floats.get(_key(row))) for row in rows]
+    told = [k for k in range(len(HEADERS)) if any(line[k] != NONE for line in lines)]
+    if len({row["backend"] for row in rows}) == 1:
+        told.remove(HEADERS.index("backend"))
     return tabulate(
-        [_line(row, floats.get(_key(row))) for row in rows],
-        headers=HEADERS,
+        [[line[k] for k in told] for line in lines],
+        headers=[HEADERS[k] for k in told],
         tablefmt="github",
         disable_numparse=True,
-        colalign=["left" if name in WORDS else "right"
-                  for name in HEADERS],
-    )  # fmt: skip
+        colalign=["left" if HEADERS[k] in WORDS else "right" for k in told],
+    )
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:
@@ -50,6 +56,7 @@ def _line(row: dict[str, Any], floating: dict[str, Any] | None) -> list[str]:
         row["recipe"],
         row["variant"],
         row["scheme"],
+        row["backend"],
         f"{row['model_bytes'] / 1e6:.2f} MB",
         _ratio(row, floating, "model_bytes"),
         row["metric"].partition(":")[2] or row["metric"],
@@ -59,8 +66,14 @@ def _line(row: dict[str, Any], floating: dict[str, Any] | None) -> list[str]:
         _shown(host["samples"], "{}"),
         _shown(row["instructions_per_inference"], "{:,}"),
         _ratio(row, floating, "instructions_per_inference"),
+        _shown(_p50(row), "{:.3f} ms"),
+        f"{_p50(row) / _p50(floating):.1%}" if floating and _p50(row) and _p50(floating) else NONE,
         row["verdict"],
     ]
+
+
+def _p50(row: dict[str, Any]) -> Any:
+    return row["latency_ms"] and row["latency_ms"]["p50"]
 
 
 def _ratio(row: dict[str, Any], floating: dict[str, Any] | None, key: str) -> str:

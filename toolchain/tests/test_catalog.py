@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from toolchain import catalog, options
+from toolchain import jobs as pairing
 from toolchain.errors import UserError
 from toolchain.tests.projects import RECIPE, write_recipe
 
@@ -16,13 +17,14 @@ TARGETS = ROOT / "targets"
 
 
 NOTHING: dict[str, tuple[str, ...]] = dict.fromkeys(
-    ("targets", "recipes", "variants", "device_names"), ()
+    ("targets", "recipes", "variants", "backend_names", "device_names"), ()
 )
 
 
 def jobs(folder: Path, *, targets_folder: Path = TARGETS, **asked: Any):
     known = catalog.read(folder, targets_folder)
-    return catalog.jobs(known, devices_file=folder / "devices.toml", **{**NOTHING, **asked})
+    wanted = {**NOTHING, **asked}
+    return pairing.plan(known, devices_file=folder / "devices.toml", **wanted).jobs
 
 
 def test_our_own_recipes_are_read():

@@ -26,6 +26,7 @@ REPORT = {
     "samples": {"wall_ns": [1, 1], "instructions": [1, 1]},
     "iterations": {"wall_ns": [1], "instructions": [1]},
 }
+RUNTIME = {"name": "executorch", "digest": "0" * 64, "apart": False, "files": {}}
 WORKS = f"""#!/bin/sh
 cp evaluation.bin outputs.bin
 echo '{json.dumps(REPORT)}'
@@ -44,10 +45,15 @@ def packed(folder, script: str, **changes):
         "arch": platform.machine(),
         "program": "program.pte",
         "load_libraries": [],
+        "runtime": RUNTIME,
+        "floor": [],
+        "needs": [],
+        "environment": {},
         "abi_floor": {"glibc": "2.4"},
         "delegated_share": 1.0,
         "delegates": 1,
         "undelegated": {},
+        "remarks": [],
         "not_quantized": {},
         "tools": {"torch": "1"},
         "bytes": {"program": 1},
@@ -67,13 +73,15 @@ def measured(tmp_path, monkeypatch):
         monkeypatch.setattr(devices, "connect", lambda _: FakeDevice(faults=faults))
         data = np.arange(6, dtype=np.float32).reshape(3, 1, 2)
         save_file({"input.0": data, "label": np.zeros(3)}, tmp_path / "data.safetensors")
-        unit = schema.Device(name="fake", driver="ssh")
+        unit = schema.Device(name="fake", driver="qemu")
         (tmp_path / "device.json").write_text(unit.canonical())
         settings = schema.Measure(samples=2, timeout=timeout)
         (tmp_path / "settings.json").write_text(settings.canonical())
+        (tmp_path / "runtime.json").write_text(json.dumps(RUNTIME))
         out = tmp_path / "samples.json"
         measure.run(
             bundle=packed(tmp_path, script, **changes),
+            runtime=tmp_path / "runtime.json",
             data=tmp_path / "data.safetensors",
             device=tmp_path / "device.json",
             settings=tmp_path / "settings.json",
@@ -143,7 +151,7 @@ def test_a_runner_that_the_device_cannot_start_is_an_infra_error(measured, statu
 def test_no_end_in_time_is_an_infra_error(measured):
     record, _ = measured("#!/bin/sh\nexec sleep 60\n", timeout=0.5)
     assert record["status"] == "infra-error"
-    assert "no end in time" in record["reason"]
+    assert "no end after 0.5 s" in record["reason"]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +159,7 @@ def test_no_end_in_time_is_an_infra_error(measured):
     [
         ({"arch": "riscv64"}, "the bundle is for riscv64"),
         ({"abi_floor": {"glibc": "9.1"}}, "the bundle needs glibc 9.1"),
+        ({"floor": ["no_such_flag"]}, "the device's CPU lacks no_such_flag"),
     ],
 )
 def test_an_unfit_device_is_refused_before_anything_runs(measured, changes, told):

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from toolchain import bundle, elf, samples
 from toolchain.bundle import Bundle
 from toolchain.errors import InfraError, UserError
-from toolchain.runtime_libraries import KERNELS_OPTIMIZED, KERNELS_QUANTIZED, kernels_for
+from toolchain.runtimes import KERNELS_OPTIMIZED, KERNELS_QUANTIZED, kernels_for
 from toolchain.schema import Target
 from toolchain.steps import package
 
@@ -28,6 +28,10 @@ INPUTS: dict[str, samples.Array] = {
     "input.1": np.arange(6, dtype=np.int64),
     "label": np.zeros(6, np.int64),
 }
+RUNTIME = {
+    "name": "executorch", "package": "executorch", "version": "1", "digest": "0" * 64, "bytes": 9,
+    "apart": False, "files": {},
+}  # fmt: skip
 OUTPUTS = {"output.0": np.arange(12, dtype=np.float32).reshape(6, 2)}
 
 
@@ -51,6 +55,7 @@ def packing(tmp_path):
     )
     (tmp_path / "python.json").write_text('{"torch": "2.13.0"}')
     (tmp_path / "compiler.json").write_text('{"compiler": "g++ 12"}')
+    (tmp_path / "runtime/runtime.json").write_text(json.dumps(RUNTIME))
     lowered(tmp_path, {})
     quantized(tmp_path, "int8_static")
     return {
@@ -65,6 +70,7 @@ def packing(tmp_path):
         "samples": tmp_path / "evaluation.safetensors",
         "expected": tmp_path / "host.safetensors",
         "runner": tmp_path / "runtime/runner",
+        "runtime": tmp_path / "runtime/runtime.json",
         "tools": [tmp_path / "python.json", tmp_path / "compiler.json"],
         "out": tmp_path / "bundle.tar",
     }
@@ -278,8 +284,8 @@ def test_a_missing_file_is_named(packing, tmp_path):
         (None, "holds no manifest.json"),
         (b"{", "holds no manifest.json"),
         (b"[]", "schema is None"),
-        (b'{"schema": 99}', "schema is 99; this version reads 1"),
-        (b'{"schema": 1}', "lists no files"),
+        (b'{"schema": 99}', "schema is 99; this version reads 2"),
+        (b'{"schema": 2}', "lists no files"),
     ],
 )
 def test_manifests_that_cannot_be_used(tmp_path, manifest, message):

@@ -242,7 +242,8 @@ def inputs(tmp_path):
     """Inputs whose content nothing reads."""
     folder = tmp_path / "runtime"
     (folder / "lib").mkdir(parents=True)
-    files = {n: folder / n for n in ("model", "data", "reference", "target", "runner", "tools")}
+    names = ("model", "data", "reference", "target", "runner", "runtime", "tools")
+    files = {name: folder / name for name in names}
     for path in files.values():
         path.write_text(path.name)
     tools = files.pop("tools")
@@ -289,7 +290,9 @@ def test_a_search_that_was_stopped_does_only_what_is_missing(inputs, tmp_path):
     assert set(again.done) == {candidate.name for candidate in CANDIDATES[2:]}
 
 
-@pytest.mark.parametrize("name", ["model", "data", "reference", "runner", "device", "tools"])
+@pytest.mark.parametrize(
+    "name", ["model", "data", "reference", "runner", "runtime", "device", "tools"]
+)
 def test_any_other_input_makes_what_was_kept_worthless(inputs, tmp_path, name):
     FakeTrial(inputs, tmp_path / "tried").attempt(CANDIDATES[0])
     path = inputs.tools[0] if name == "tools" else getattr(inputs, name)
@@ -346,7 +349,30 @@ def test_a_board_gives_instructions_and_no_latency():
     assert found["instructions"] == 7
     assert "latency_ms" not in found
     assert found["device"]["facts"] == {"cpu": "cortex-a72"}
-    assert costs(measurement(emulated=False, counts=None))["latency_ms"] == 2.0
+
+
+def raced(**changes):
+    runs = {"v/xnnpack": {"wall_ns": [1_000_000, 2_000_000, 3_000_000], "moved": []}}
+    return {
+        "status": "measured",
+        "reason": "",
+        "programs": {"v/xnnpack": {}},
+        "failed": {},
+        "wanted_rounds": 1,
+        "rounds": [{"runs": runs}],
+        **changes,
+    }
+
+
+def test_a_real_device_gives_the_times_of_a_race():
+    real = measurement(emulated=False, counts=None)
+    found = costs(real, raced())
+    assert found["latency_ms"] == 2.0
+    assert found["device"]["moved"] == []
+    with pytest.raises(InfraError, match="gone"):
+        costs(real, raced(status="infra-error", reason="gone"))
+    with pytest.raises(CheckFailed, match="it crashed"):
+        costs(real, raced(programs={}, failed={"v/xnnpack": "it crashed"}))
 
 
 def test_a_broken_device_ends_the_search_and_a_broken_program_does_not():

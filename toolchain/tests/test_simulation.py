@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from toolchain.errors import UserError
 from toolchain.material import Material
 from toolchain.metrics import sqnr_db
 from toolchain.selection import Selection
-from toolchain.simulation import Simulation
+from toolchain.simulation import Simulation, is_constant
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -326,3 +327,16 @@ def test_no_loss_is_the_best_rank():
     found = sensitivity.effect_of_each({}, exact)
     assert found == {"sqnr_db": None, "equal": True, "drop": None, "samples": 2, "layers": []}
     assert sensitivity.decibels(found) == math.inf
+
+
+def test_a_graph_may_be_deeper_than_the_stack_of_python():
+    import torch
+
+    graph = torch.fx.Graph()
+    given, constant = graph.placeholder("x"), graph.get_attr("w")
+    for _ in range(2 * sys.getrecursionlimit()):
+        given = graph.call_function(torch.relu, (given,))
+        constant = graph.call_function(torch.relu, (constant,))
+    both = graph.call_function(torch.add, (constant, given))
+    assert is_constant(constant)
+    assert not is_constant(both)

@@ -64,7 +64,7 @@ def measured(emulated: bool) -> dict:
     }
 
 
-def figures(emulated: bool):
+def figures(emulated: bool, **raced):
     outputs = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]]])
     device = {"output.0": outputs[:2][:, :, ::-1].copy()}
     host = {"output.0": outputs}
@@ -74,7 +74,7 @@ def figures(emulated: bool):
 
     return stats.figures(
         measured(emulated), device, reference=host, host=host, label=np.array([0, 1, 0, 0]),
-        metric=metric,
+        metric=metric, **raced,
     )  # fmt: skip
 
 
@@ -101,4 +101,9 @@ def test_the_parts_of_a_bundle_are_told_apart():
 def test_an_emulated_clock_is_no_latency():
     assert figures(emulated=True)["latency_ms"] is None
     assert figures(emulated=True)["load_ms"] is None
-    assert figures(emulated=False)["latency_ms"]["p50"] == 1.0
+    raced = {"wall_ns": [3_000_000, 1_000_000, 2_000_000], "moved": ["the clock fell"]}
+    assert figures(emulated=True, **raced)["latency_ms"] is None
+    assert figures(emulated=False)["latency_ms"] is None, "without a race there are no times"
+    told = figures(emulated=False, **raced)
+    assert told["latency_ms"] == {"p50": 2.0, "p90": 3.0, "p99": 3.0, "count": 3}
+    assert told["latency_moved"] == ["the clock fell"]

@@ -37,7 +37,17 @@ def test_ratios_are_to_the_float_program_of_the_same_recipe_and_device():
 
 def test_a_program_that_was_not_measured_has_a_row():
     broken = row(host=None, instructions_per_inference=None, verdict="infra-error")
-    assert cells(table.markdown([broken]))[2][6:] == ["-"] * 6 + ["infra-error"]
+    lines = cells(table.markdown([row(variant="float", scheme="float"), broken]))[2:]
+    assert lines[1][6:] == ["-"] * 6 + ["infra-error"]
+
+
+def test_columns_that_tell_nothing_are_left_out():
+    latency = {"p50": 2.0, "p90": 2.0, "p99": 2.0, "count": 8}
+    board, server = row(), row(backend="openvino", latency_ms=latency)
+    assert not {"p50", "backend"} & set(cells(table.markdown([board]))[0])
+    header, _, _, line = cells(table.markdown([board, server]))
+    assert line[header.index("backend")] == "openvino"
+    assert line[header.index("p50")] == "2.000 ms"
 
 
 def test_only_what_stands_between_the_markers_is_replaced():

@@ -29,6 +29,8 @@ FIGURES: dict[str, Any] = {
     },
     "parity": {"exact": False, "sqnr_db": 40.0, "max_abs": 0.5},
     "instructions_per_inference": 1000,
+    "latency_ms": {"p50": 2.0, "p90": 2.1, "p99": 2.5, "count": 1024},
+    "latency_moved": [],
     "model_bytes": 100,
     "bundle_bytes": 200,
     "peak_rss_bytes": 300,
@@ -48,6 +50,7 @@ HOLDS = {
     "min_cosine": 0.9,
     "parity": 40.0,
     "max_instructions": 1000,
+    "max_latency_ms": 2.0,
     "max_model_bytes": 100,
     "max_bundle_bytes": 200,
     "max_rss_bytes": 300,
@@ -59,6 +62,7 @@ FAILS = {
     "min_cosine": (0.91, "least cosine to float on the device, over 4 samples is 0.9"),
     "parity": (41.0, "40.0 dB"),
     "max_instructions": (999, "1,000, over the limit of 999"),
+    "max_latency_ms": (1.9, "latency (p50) is 2.0 ms"),
     "max_model_bytes": (99, "the program is 100 bytes"),
     "max_bundle_bytes": (199, "the bundle is 200 bytes"),
     "max_rss_bytes": (299, "peak memory is 300 bytes"),
@@ -160,11 +164,18 @@ def row(**changes):
         "unchecked": [],
         "samples": 4,
         "samples_available": 4,
-        "latency_ms": None,
         "instructions_unavailable": None,
-        "load": {"delegated_share": 1.0, "delegates": 1, "undelegated": {}, "not_quantized": {}},
+        "load": {
+            "delegated_share": 1.0,
+            "delegates": 1,
+            "undelegated": {},
+            "remarks": [],
+            "not_quantized": {},
+        },
         "provenance": {},
+        "runtime": {"apart": False, "bytes": 5},
         **FIGURES,
+        "latency_ms": None,
         **changes,
     }
 
@@ -180,7 +191,8 @@ def row(**changes):
     ],
 )
 def test_the_worst_verdict_is_the_exit_status(tmp_path, capsys, verdicts, status):
-    files = []
+    files, left_out = [], tmp_path / "left_out.txt"
+    left_out.write_text("tiny int4: the backend cannot")
     for number, value in enumerate(verdicts):
         made = row(verdict=value, variant=f"v{number}", reasons=["it broke"] * (value != "pass"))
         if value == "infra-error":
@@ -188,12 +200,13 @@ def test_the_worst_verdict_is_the_exit_status(tmp_path, capsys, verdicts, status
         files.append(tmp_path / f"{number}.json")
         files[-1].write_text(json.dumps(made))
     with pytest.raises(SystemExit) as left:
-        summary.run(verdict=files, out=tmp_path / "summary.json")
+        summary.run(verdict=files, comparison=[], left_out=left_out, out=tmp_path / "summary.json")
     assert left.value.code == status
     written = json.loads((tmp_path / "summary.json").read_bytes())
     assert [r["verdict"] for r in written] == verdicts
     printed = capsys.readouterr().out
     assert all(value in printed for value in verdicts)
+    assert "Left out: tiny int4: the backend cannot" in printed
     assert printed.count("it broke") == len([v for v in verdicts if v != "pass"])
 
 
@@ -202,13 +215,18 @@ def test_nothing_is_left_unsaid():
     quantized = row(
         samples=2,
         metric="agreement",
-        load={"undelegated": {"aten::mean.out": 2}, "not_quantized": {"aten.elu.default (why)": 3}},
+        load={
+            "undelegated": {"aten::mean.out": 2},
+            "remarks": ["weights of 7 bits"],
+            "not_quantized": {"aten.elu.default (why)": 3},
+        },
         instructions_unavailable="no counter",
     )
     said = " | ".join(summary.findings(quantized, [floating, quantized]))
     for part in (
         "aten::mean.out x2",
         "aten.elu.default (why) x3",
+        "weights of 7 bits",
         "2 of 4 samples",
         "agreement with the float model",
         "no counter",

@@ -148,17 +148,3 @@ def _is_integer_weight(node: Any) -> bool:
 
 def _is_format(node: Any) -> bool:
     return "dequantize" in str(getattr(node, "target", ""))
-
-
-def without_idle_expands(model: ExportedProgram) -> ExportedProgram:
-    """The model without `expand`s to the shape that is there: copies, and each parts a delegate."""
-    graph = model.graph_module.graph
-    outputs = set(graph.output_node().all_input_nodes)
-    for node in list(graph.nodes):
-        if operator(node) == "aten.expand" and node not in outputs:
-            source = node.args[0]
-            if source.meta["val"].shape == node.meta["val"].shape:
-                node.replace_all_uses_with(source)
-                graph.erase_node(node)
-    model.graph_module.recompile()
-    return model

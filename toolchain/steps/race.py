@@ -1,0 +1,138 @@
+"""Let the programs of a recipe take turns on one real device, and keep each time that was taken."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+from toolchain import deployment, devices, quiet, racing, rounds
+from toolchain.atomic import write_json
+from toolchain.bundle import Bundle
+from toolchain.devices.base import Device
+from toolchain.errors import InfraError, show
+from toolchain.samples import to_bin
+from toolchain.schema import Device as Unit
+from toolchain.schema import Measure, decode_json
+from toolchain.steps.main import say, step
+
+SCHEMA = 1
+INPUTS, OUTPUTS = "evaluation.bin", "outputs.bin"
+# A turn of a small model takes more inferences than asked for, until it lasts so long: a shorter
+# one would be over before the kernel's clock ticks, and nothing that disturbs it would show.
+TURN_NS, TURN_MOST = 100_000_000, 4096
+
+
+@dataclass(frozen=True)
+class Program:
+    """One that takes part.
+
+    folder: in the device's work folder. ns: of an inference, about.
+    """
+
+    key: str
+    bundle: Bundle
+    runtime: Path
+    how: Measure
+    folder: str
+    ns: int
+
+    def turn(self, device: Device, wanted: int) -> Mapping[str, Any]:
+        """One of `wanted` turns: the runner's report."""
+        least = math.ceil(self.how.latency_samples / wanted)
+        count = max(least, min(TURN_MOST, TURN_NS // max(1, self.ns)))
+        argv = self.bundle.argv(
+            inputs=INPUTS,
+            outputs=OUTPUTS,
+            threads=self.how.threads,
+            warmup=max(self.how.warmup, rounds.warmup(count)),
+            iterations=count,
+            pin=self.how.pin,
+        )
+        there = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", self.folder, *argv]
+        return deployment.report(device.run(there, timeout=self.how.timeout))
+
+
+def run(
+    *,
+    bundle: list[Path],
+    runtime: list[Path],
+    samples: list[Path],
+    settings: list[Path],
+    data: Path,
+    device: Path,
+    out: Path,
+) -> None:
+    """Race those `bundle`s whose measurement, in `samples`, went well.
+
+    runtime, settings: of each, as in the measure step. data: its first sample is the input.
+    """
+    unit = decode_json(Unit, device)
+    measured = [json.loads(path.read_bytes()) for path in samples]
+    entered = [
+        Program(
+            racing.key(one["variant"], one["backend"]),
+            Bundle.open(path),
+            libraries,
+            decode_json(Measure, how),
+            f"p{k}",
+            min(one["runner"]["iterations"]["wall_ns"]),
+        )
+        for k, (one, path, libraries, how) in enumerate(
+            zip(measured, bundle, runtime, settings, strict=True)
+        )
+        if one["status"] == "measured"
+    ]
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "device": unit.name,
+        "taken_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "wanted_rounds": 0,
+        "rounds": [],
+        "failed": {},
+        "facts": {},
+    }
+    try:
+        if entered:
+            record |= _raced(entered, load_file(data), unit)
+        record |= {"status": "measured", "reason": ""}
+    except InfraError as error:
+        record |= {"status": "infra-error", "reason": str(error)}
+        show(InfraError(record["reason"], where=f"race on {unit.name}"))
+    record["programs"] = {
+        one.key: {"bundle_sha256": one.bundle.sha256, "measure": one.how.model_dump(mode="json")}
+        for one in entered
+        if one.key not in record["failed"]
+    }
+    write_json(out, record)
+
+
+def _raced(entered: Sequence[Program], data: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
+    first = {name: array[:1] for name, array in data.items() if name.startswith("input.")}
+    wanted = max(one.how.rounds for one in entered)
+    local = unit.driver == "local"
+    waiting = quiet.alone(lambda: say("waiting until nothing else of ours works here"))
+    with devices.connect(unit) as device, tempfile.TemporaryDirectory() as temporary:
+        inputs = Path(temporary) / INPUTS
+        inputs.write_bytes(to_bin(first, "input."))
+        for one in entered:
+            deployment.send(one.bundle, one.runtime, device, {INPUTS: inputs}, one.folder)
+        turns = {one.key: _turn_of(one, device, wanted) for one in entered}
+        with waiting if local else nullcontext():
+            return rounds.taken(turns, device, wanted=wanted, say=say)
+
+
+def _turn_of(one: Program, device: Device, wanted: int) -> rounds.Turn:
+    return lambda: one.turn(device, wanted)
+
+
+if __name__ == "__main__":
+    step(run)
