@@ -112,7 +112,7 @@ def test_a_changed_threshold_judges_again_without_a_board(built):
         said = built.scons("target=arm64", "--debug=explain")
         assert said.status == 1
         assert said.verbs == {"judge", "summary"}
-        limits = "`build/tiny/int8/spec/checks.json' changed"
+        limits = "`build/tiny/int8/xnnpack/arm64/spec/checks.json' changed"
         assert limits in said.reasons
         assert "the program is" in said.out
         assert "over the limit of 10 bytes" in said.out
@@ -202,7 +202,7 @@ def test_a_device_that_is_off_is_an_infra_error_and_is_asked_again(built):
     for _ in range(2):  # such a result is never taken for done
         said = built.scons("target=arm64", "device=gone")
         assert said.status == 3, said.out + said.err
-        assert said.verbs == {"measure", "judge", "summary"}
+        assert said.verbs == {"measure", "race", "compare", "judge", "summary"}
         assert [row["verdict"] for row in summary(built)] == ["infra-error", "infra-error"]
         assert all(row["accuracy"] is None for row in summary(built))
         assert all(row["model_bytes"] > 0 for row in summary(built))

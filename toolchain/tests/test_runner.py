@@ -442,7 +442,7 @@ def test_the_same_sources_elsewhere_give_the_same_bytes(runner, wheel, tmp_path)
 
 
 def test_a_missing_compiler_names_its_package(wheel, tmp_path):
-    target = target_json(tmp_path / "t.json", "mips64-linux-gnuabi64")
+    target = target_json(tmp_path / "other.json", "mips64-linux-gnuabi64")
     with pytest.raises(UserError, match="apt-get install g\\+\\+-mips64-linux-gnuabi64"):
         build(tmp_path, tmp_path / "runner", wheel, target=target)
     assert not (tmp_path / "runner").exists()
