@@ -10,14 +10,16 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from toolchain.errors import InfraError
 
 PR_SET_PDEATHSIG = 1
+ADDR_NO_RANDOMIZE, UNCHANGED = 0x0040000, 0xFFFFFFFF  # of personality(2)
 
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ def call(function: Callable[..., T], *arguments: object, environment: Mapping[st
     they. InfraError if the process dies.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+    with _same_addresses(), ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         try:
             return pool.submit(_called, function, arguments, dict(environment)).result()
         except BrokenProcessPool:
@@ -38,6 +40,22 @@ def call(function: Callable[..., T], *arguments: object, environment: Mapping[st
                 where=f"{function.__module__}.{function.__name__}",
                 hint="out of memory? dmesg tells",
             ) from None
+
+
+@contextmanager
+def _same_addresses() -> Iterator[None]:
+    """Let processes that are started have the same addresses each time.
+
+    What oneDNN says of packed weights, which goes into programs, has gaps that it leaves as they
+    are: bytes of addresses on the stack. Where the kernel is not allowed to do so, they vary.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = libc.personality(UNCHANGED)
+    libc.personality(before | ADDR_NO_RANDOMIZE)
+    try:
+        yield
+    finally:
+        libc.personality(before)
 
 
 def _called(
