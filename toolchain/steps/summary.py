@@ -99,8 +99,8 @@ def page(rows: list[dict[str, Any]], out: Path, notes: Sequence[str] = ()) -> st
         lines.append(f"  {whom[0]}{more}: {text}")
     if any(row["latency_ms"] is None and row["accuracy"] is not None for row in rows):
         lines += [
-            "  Emulated boards give user-space instructions (exact, on any host). They compare like",
-            "  with like; they do not rank float against int8, and are not latency.",
+            "  Emulated boards give user-space instructions: exact, on any host. To be compared",
+            "  like with like; they do not rank float against int8, and are not latency.",
         ]
     unlimited = sorted({text.partition(":")[0] for row in rows for text in row["unchecked"]})
     if unlimited:
