@@ -192,7 +192,7 @@ def test_a_changed_limit_judges_without_a_race(raced):
 @pytest.mark.skipif(sshd.program() is None, reason="openssh-server is not installed")
 def test_a_server_behind_ssh_gets_the_runtime_once(raced, tmp_path):
     project, _ = raced
-    with sshd.serving(tmp_path / "server") as server:
+    with sshd.serving(tmp_path) as server:
         asked = (
             "target=x86_64",
             "variant=int8",
