@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,12 @@ def send(
         if wanted["apart"]:
             libraries = {name: runtime.parent / LIBRARIES / name for name in found["files"]}
             device.link(f"{prefix}{LIBRARIES}", wanted["digest"], libraries)
+
+
+def run(device: Device, folder: str, argv: Sequence[str], timeout: float) -> dict[str, Any]:
+    """The report of a runner that was sent to `folder`; it works there."""
+    there = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", folder, *argv]
+    return report(device.run(there, timeout=timeout))
 
 
 def report(done: Completed) -> dict[str, Any]:

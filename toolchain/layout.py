@@ -6,7 +6,7 @@
 <recipe>/<variant>/spec/variant.json
 <recipe>/<variant>/<backend>/{quantized.pt2,notes.json}           what the backend's quantizer made
 <recipe>/<variant>/<backend>/{program.*,lower.json,host.safetensors,quantize.json}
-                          below the target if they hold machine code for it, or what its costs chose
+                          below the target if they rely on its CPUs, or its costs chose them
 <recipe>/<variant>/<backend>/sensitivity.{json,svg}               if asked for
 <recipe>/<variant>/<backend>/<target>/{bundle.tar,spec/{measure,checks}.json}
 <recipe>/<variant>/<backend>/<target>/{choice.json,search.json,search.svg}        of a search
@@ -37,7 +37,7 @@ class Layout:
     """Folders of one job below `build`.
 
     searched: the quantized program depends on the target: a search chose it by its cost there.
-    compiled: the lowered program does: it holds machine code.
+    per_target: the lowered program does: it relies on the CPUs there.
     """
 
     build: Path
@@ -46,7 +46,7 @@ class Layout:
     backend: str
     target: str
     searched: bool = False
-    compiled: bool = False
+    per_target: bool = False
 
     @property
     def recipe(self) -> Path:
@@ -67,7 +67,7 @@ class Layout:
 
     @property
     def program(self) -> Path:
-        return self.on_target if self.searched or self.compiled else self.variant / self.backend
+        return self.on_target if self.searched or self.per_target else self.variant / self.backend
 
     @property
     def on_target(self) -> Path:
@@ -104,5 +104,5 @@ class Layout:
             )
         recipe, variant, backend, target = folder.parts[-4:]
         searched = (folder / "choice.json").is_file()
-        compiled = (folder / "lower.json").is_file()
-        return cls(above[3], recipe, variant, backend, target, searched, compiled)
+        per_target = (folder / "lower.json").is_file()
+        return cls(above[3], recipe, variant, backend, target, searched, per_target)

@@ -8,14 +8,13 @@ https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolchain import runtimes
+from toolchain import profiles, runtimes
 from toolchain.atomic import write_bytes
 from toolchain.backends import Abilities
 from toolchain.expands import without_idle_expands
@@ -129,10 +128,8 @@ def machine_code(program: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def profile(file: Path) -> list[dict[str, Any]]:
-    """Time of each operator, from the runner's JSON; the slowest first."""
-    rows: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["operators"]
-    kept = [{**row, "type": _kind(row["name"], row["type"])} for row in rows]
-    return sorted(kept, key=lambda row: (-row["ns"], row["name"]))
+    """libtorch's calls, and compiled kernels without their numbers."""
+    return [{**row, "type": _kind(row["name"], row["type"])} for row in profiles.read(file)]
 
 
 def _kind(name: str, of: str) -> str:

@@ -9,12 +9,10 @@ https://docs.openvino.ai/2025/openvino-workflow/running-inference/inference-devi
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from toolchain import runtimes, saturation, weights
+from toolchain import profiles, runtimes, saturation, weights
 from toolchain.backends import Abilities
-from toolchain.errors import UserError
 from toolchain.expands import without_idle_expands
 from toolchain.isa import check_host, has_dot_product
 from toolchain.openvino_ir import annotation, archive, conversion, execution, forms
@@ -127,10 +125,5 @@ def machine_code(_program: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def profile(file: Path) -> list[dict[str, Any]]:
-    """Of the runner's JSON: kernels by the name of the operator that they were made of."""
-    try:
-        rows = json.loads(file.read_bytes())["operators"]
-        found = [{key: row[key] for key in ("name", "type", "calls", "ns")} for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"is no profile of the runner: {error}", where=shown(file)) from None
-    return sorted(found, key=lambda row: -row["ns"])
+    """Kernels by the name of the operator that they were made of."""
+    return profiles.read(file)

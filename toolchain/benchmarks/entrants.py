@@ -88,8 +88,7 @@ class Ours:
 
     def _run(self, device: Device, **options: Any) -> Report:
         argv = self._product.bundle.argv(outputs="outputs.bin", pin=True, **options)
-        there = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", self._folder, *argv]
-        return deployment.report(device.run(there, timeout=SECONDS))
+        return deployment.run(device, self._folder, argv, SECONDS)
 
     def _fetched(self, device: Device, name: str) -> Path:
         to = self._data.folder / f"{self._folder}.{name}"

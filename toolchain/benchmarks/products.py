@@ -85,7 +85,7 @@ def _product(job: jobs.Job, folder: Path) -> Product:
         job.variant_name,
         job.backend,
         job.target_name,
-        compiled=lowerer.PER_TARGET,
+        per_target=lowerer.PER_TARGET,
     )
     name = f"{job.backend} {job.variant_name}"
     runtime = at.runtime(lowerer.RUNTIME.name) / "runtime.json"

@@ -107,11 +107,11 @@ def bounded(
         hint = LOST_HINT
         if watchdog.bit:
             text = f"no answer for {seconds:.0f} s while {doing}"
-        elif not transport.is_active():
+        elif isinstance(error, EOFError) or not transport.is_active():
             reason = f" ({error})" if str(error) else ""
             text = f"the connection was lost while {doing}{reason}"
         else:
-            text, hint = f"{doing} failed: {error or type(error).__name__}", ""
+            text, hint = f"{doing} failed: {str(error) or type(error).__name__}", ""
         raise InfraError(text, where=where, hint=hint) from error
 
 

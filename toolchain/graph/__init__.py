@@ -12,6 +12,7 @@ and `--debug=explain` is true.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,9 +40,9 @@ class Graph:
     def add(self, job: Job) -> None:
         """Everything from the recipe to the verdict of one job."""
         searched = "search" in schemes.load(job.variant.scheme).USES
-        compiled = backends.load(job.backend).PER_TARGET
+        per_target = backends.load(job.backend).PER_TARGET
         who = (job.entry.name, job.variant_name, job.backend, job.target_name)
-        place = Place(job, Layout(self.build, *who, searched, compiled))
+        place = Place(job, Layout(self.build, *who, searched, per_target))
         programs.model_and_data(self.engine, job, place.at)
         programs.program(self.engine, job, place.at)
         measurements.bundle(self.engine, place)
@@ -65,6 +66,7 @@ class Graph:
                 "left-out": self.engine.text(self.build / "left_out.txt", "\n".join(left_out)),
             },
             shared=False,
+            stale=_ended_badly(summary),
         )
         self.engine.goal("check", summary, default=True)
         table = self.build / "table.md"
@@ -77,3 +79,17 @@ class Graph:
                     hint="the scheme 'float' quantizes nothing; name another variant",
                 )
         self.engine.leave_with_status_of(summary)
+
+
+def _ended_badly(summary: Path) -> bool:
+    """Whether the summary that is there is not one of success.
+
+    SCons remembers only steps that succeed: to it the file would still be the one before.
+    """
+    try:
+        rows = json.loads(summary.read_bytes())
+        return any(row["verdict"] != "pass" for row in rows)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, TypeError, KeyError):
+        return True

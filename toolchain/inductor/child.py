@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,8 +16,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from toolchain.errors import InfraError
+from toolchain.parent import end_with
 
-PR_SET_PDEATHSIG = 1
 ADDR_NO_RANDOMIZE, UNCHANGED = 0x0040000, 0xFFFFFFFF  # of personality(2)
 
 T = TypeVar("T")
@@ -31,7 +30,8 @@ def call(function: Callable[..., T], *arguments: object, environment: Mapping[st
     they. InfraError if the process dies.
     """
     context = multiprocessing.get_context("spawn")
-    with _same_addresses(), ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+    starting = (1, context, end_with, (os.getpid(),))
+    with _same_addresses(), ProcessPoolExecutor(*starting) as pool:
         try:
             return pool.submit(_called, function, arguments, dict(environment)).result()
         except BrokenProcessPool:
@@ -61,6 +61,5 @@ def _same_addresses() -> Iterator[None]:
 def _called(
     function: Callable[..., T], arguments: tuple[object, ...], environment: dict[str, str]
 ) -> T:
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.environ.update(environment)
     return function(*arguments)

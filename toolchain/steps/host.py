@@ -13,7 +13,7 @@ from toolchain.steps.main import NONE, step
 def run(*, program: Path, backend: str, data: Path, out: Path, target: Path = NONE) -> None:
     """Write the outputs of `program` over all samples of `data`: `output.k` [N, ...].
 
-    target: for a backend that compiles to machine code.
+    target: for a backend whose programs are for one.
     """
     programs.prepare_torch()
     isa = decode_json(Target, target).isa if target != NONE else None

@@ -13,7 +13,7 @@ from toolchain.steps.main import NONE, say, step
 def run(*, quantized: Path, backend: str, out: Path, report: Path, target: Path = NONE) -> None:
     """Write the program for `backend`, and which operators are delegated and which are not.
 
-    target: for a backend that compiles to machine code.
+    target: for a backend whose programs are for one.
     """
     programs.prepare_torch()
     isa = decode_json(Target, target).isa if target != NONE else None

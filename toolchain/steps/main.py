@@ -16,7 +16,6 @@ default may be left out.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import inspect
 import os
 import signal
@@ -28,9 +27,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from toolchain import errors, quiet
+from toolchain.parent import end_with
 
 NONE = Path()  # an input that a step can do without, and has not
-PR_SET_PDEATHSIG = 1
 INTERRUPTED = 128 + signal.SIGINT
 PARENT = "SLIPWAY_PARENT"  # process number of the build that started this step
 
@@ -67,13 +66,6 @@ def step(run: Callable[..., None]) -> typing.NoReturn:
     except KeyboardInterrupt:  # Ctrl-C reaches every process of the build; SCons tells of it
         raise SystemExit(INTERRUPTED) from None
     raise SystemExit(0)
-
-
-def end_with(parent: int) -> None:
-    """Let the kernel end this process when its parent dies, even by SIGKILL."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the call above
-        raise SystemExit(errors.InfraError.exit_status)
 
 
 def say(text: str) -> None:

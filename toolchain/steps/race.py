@@ -57,8 +57,7 @@ class Program:
             iterations=count,
             pin=self.how.pin,
         )
-        there = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", self.folder, *argv]
-        return deployment.report(device.run(there, timeout=self.how.timeout))
+        return deployment.run(device, self.folder, argv, self.how.timeout)
 
 
 def run(

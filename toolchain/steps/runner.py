@@ -23,7 +23,7 @@ from toolchain.atomic import replacing, write_json
 from toolchain.errors import InfraError, UserError
 from toolchain.runtimes import Runtime
 from toolchain.schema import Target, decode_json
-from toolchain.steps.main import step
+from toolchain.steps.main import NONE, step
 
 SCHEMA = 1
 # No -march: the runner starts on any CPU of the architecture, and says what it lacks.
@@ -38,7 +38,7 @@ def run(
     source: list[Path],
     out: Path,
     report: Path,
-    wheel: list[Path],
+    wheel: Path = NONE,
 ) -> None:
     """Compile `source` into `out`, put the stripped libraries into `lib` beside it, and list them.
 
@@ -49,7 +49,7 @@ def run(
     kind = runtimes.ALL[runtime]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        sdk = _unpacked(kind, wheel[0], folder) if wheel else installed(kind, version)
+        sdk = installed(kind, version) if wheel == NONE else _unpacked(kind, wheel, folder)
         files = {}
         for name in kind.libraries:
             with replacing(out.parent / "lib" / name) as partial:

@@ -26,7 +26,8 @@ from tabulate import tabulate
 from toolchain import backends, metrics, pictures, programs, pt2e, sensitivity, simulation
 from toolchain.atomic import write_bytes, write_json
 from toolchain.errors import InfraError, UserError
-from toolchain.steps.main import end_with, say, step
+from toolchain.parent import end_with
+from toolchain.steps.main import say, step
 
 SCHEMA = 1
 WORST = 5  # layers that are tried in float together

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import platform
 from pathlib import Path
+
+from toolchain.schema import Target
+
+TRIPLE = f"{platform.machine()}-linux-gnu"
 
 RECIPE = """
 summary = "one linear layer"
@@ -56,3 +62,17 @@ def write_recipe(folder: Path, recipe: str = RECIPE, model: str = MODEL, data: s
     (folder / "model.py").write_text(model)
     (folder / "data.py").write_text(data)
     return folder
+
+
+def target_json(file: Path, triple: str = TRIPLE) -> Path:
+    """A target like this machine."""
+    value = {
+        "summary": "this machine",
+        "arch": platform.machine(),
+        "triple": triple,
+        "wheel_platform": "any",
+        "backends": ["xnnpack"],
+        "device": {"default": "here"},
+    }
+    file.write_text(Target.model_validate_json(json.dumps(value)).canonical())
+    return file

@@ -121,6 +121,7 @@ def test_a_changed_threshold_judges_again_without_a_board(built):
         again = built.scons("target=arm64")
         assert again.status == 1, "a failed check fails the next build too"
         assert again.verbs == {"summary"}
+    assert [row["verdict"] for row in summary(built)] == ["pass", "pass"]
 
 
 def test_a_comment_in_a_step_does_not_rebuild_what_follows(built):

@@ -26,13 +26,12 @@ from toolchain.bundle import Bundle
 from toolchain.errors import InfraError, UserError
 from toolchain.runtimes import EXECUTORCH, KERNELS_OPTIMIZED
 from toolchain.samples import from_bin, to_bin
-from toolchain.schema import Target
 from toolchain.steps import package
 from toolchain.steps import runner as step
+from toolchain.tests.projects import TRIPLE, target_json
 
 pytestmark = pytest.mark.slow
 
-TRIPLE = f"{platform.machine()}-linux-gnu"
 SOURCES = EXECUTORCH.sources()
 NAMES = (
     "delegated",
@@ -45,20 +44,6 @@ NAMES = (
     "passed_through",
     "data_dependent",
 )
-
-
-def target_json(file: Path, triple: str = TRIPLE) -> Path:
-    """A target like this machine."""
-    value = {
-        "summary": "this machine",
-        "arch": platform.machine(),
-        "triple": triple,
-        "wheel_platform": "any",
-        "backends": ["xnnpack"],
-        "device": {"default": "here"},
-    }
-    file.write_text(Target.model_validate_json(json.dumps(value)).canonical())
-    return file
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +83,7 @@ def build(folder: Path, out: Path, wheel: Path, **how: Any) -> None:
         "source": SOURCES,
         "out": out,
         "report": out.parent / "runtime.json",
-        "wheel": [wheel],
+        "wheel": wheel,
     }
     step.run(**(arguments | how))
 

@@ -22,15 +22,14 @@ from safetensors.numpy import load_file
 from toolchain import elf, runtimes
 from toolchain.isa import EXTENSIONS, LEVELS, of_this_host
 from toolchain.samples import from_bin, to_bin
-from toolchain.schema import Target
 from toolchain.steps import runner as step
+from toolchain.tests.projects import TRIPLE, target_json
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(platform.machine() != "x86_64", reason="these runtimes are for x86-64"),
 ]
 
-TRIPLE = "x86_64-linux-gnu"
 SUFFIX = {"torch": ".pt2", "openvino": ".ir.tar"}
 PROGRAMS = ("convolution", "pick", "every_dtype", "mixed")
 
@@ -51,7 +50,6 @@ def runner(kind, tmp_path_factory):
         source=kind.sources(),
         out=out,
         report=folder / "runtime.json",
-        wheel=[],
     )
     return out
 
@@ -63,19 +61,6 @@ def programs(kind, tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
-
-
-def target_json(file: Path) -> Path:
-    value = {
-        "summary": "this machine",
-        "arch": platform.machine(),
-        "triple": TRIPLE,
-        "wheel_platform": "any",
-        "backends": ["xnnpack"],
-        "device": {"default": "here"},
-    }
-    file.write_text(Target.model_validate_json(json.dumps(value)).canonical())
-    return file
 
 
 @dataclass
