@@ -35,15 +35,19 @@ kill "$guard"
 kill -KILL "-$group"
 exit "$status"
 """
+FENCED_OFF = 97  # status of a fence that does not let a script through
 
 
 class UnixDevice(abc.ABC):
     """`base.Device` but for the ways to it.
 
     work: absolute path of its work folder. patience: seconds without a sign of life from the unit.
+    fence: shell text before each run, and before each script that changes what stays on the device;
+    it ends the script with the status `FENCED_OFF` unless we may go on.
     """
 
     patience: float
+    fence = ""
 
     def __init__(
         self, name: str, *, where: str, emulated: bool, more_facts: Mapping[str, str]
@@ -80,17 +84,30 @@ class UnixDevice(abc.ABC):
         store.place(self, at, digest, files)
 
     def run(self, argv: Sequence[str], *, timeout: float) -> base.Completed:
-        command = ["sh", "-c", _RUN, "slipway", self.work, *argv]
-        return self.execute(command, timeout, f"running {argv[0]}")
+        doing = f"running {argv[0]}"
+        command = ["sh", "-c", f"{self.fence}\n{_RUN}", "slipway", self.work, *argv]
+        done = self.execute(command, timeout, doing)
+        if self.fence:
+            self._refuse_fenced_off(done, doing)
+        return done
 
     def remove_work(self) -> None:
         """Best effort: a device that is gone has nothing to be removed from."""
         with suppress(InfraError):
             self.ask('rm -rf -- "$1"', self.work, doing="removing the work folder")
 
-    def ask(self, script: str, *args: str, doing: str, more: float = 0.0) -> str:
-        """The output of a shell script on the device which has to succeed."""
+    def ask(
+        self, script: str, *args: str, doing: str, more: float = 0.0, fenced: bool = False
+    ) -> str:
+        """The output of a shell script on the device which has to succeed.
+
+        more: seconds beyond the usual patience. fenced: it changes what stays on the device.
+        """
+        if fenced:
+            script = f"{self.fence}\n{script}"
         done = self.execute(["sh", "-c", script, "slipway", *args], self.patience + more, doing)
+        if fenced:
+            self._refuse_fenced_off(done, doing)
         if done.status:
             text = done.stderr.decode(errors="replace").strip() or f"status {done.status}"
             raise InfraError(f"{doing} failed: {text}", where=self._where)
@@ -109,6 +126,11 @@ class UnixDevice(abc.ABC):
             raise self._full(into, free, needed)
         self._upload(files)
         self._verify(files, needed)
+
+    def _refuse_fenced_off(self, done: base.Completed, doing: str) -> None:
+        said = done.stderr.decode(errors="replace").strip()
+        if done.status == FENCED_OFF and said.startswith("slipway: "):
+            raise InfraError(f"{doing}: {said.removeprefix('slipway: ')}", where=self._where)
 
     def _late(self, timeout: float, doing: str, killed: bool) -> InfraError:
         text = "was killed" if killed else "could not be killed"
