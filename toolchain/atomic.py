@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from toolchain.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -36,4 +38,21 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON for people and programs: sorted keys, one final newline."""
     write_bytes(
         path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    )
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote. UserError if something else has been at the file since."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """A file of a build that cannot be read though a step wrote it whole."""
+    return UserError(
+        f"is damaged: {str(error).splitlines()[0]}",
+        where=str(path),
+        hint="delete it and run the same command again: it is made anew",
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain.errors import UserError
+from toolchain.samples import reading
 from toolchain.schema import shown
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def samples(path: Path) -> list[tuple[torch.Tensor, ...]]:
     """What the data step wrote, as a tuple of the model's inputs for each sample."""
     import safetensors.torch
 
-    tensors = safetensors.torch.load_file(path)
+    with reading(path):
+        tensors = safetensors.torch.load_file(path)
     names = sorted((n for n in tensors if n.startswith("input.")), key=lambda n: int(n[6:]))
     # Copies: a view of all samples would be saved whole where one is kept with a program.
     columns = [[sample.clone() for sample in tensors[name]] for name in names]

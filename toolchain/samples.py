@@ -6,16 +6,36 @@ other. Here the same samples are arrays stacked over the samples: `input.0` of s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
+from toolchain.atomic import damaged
 from toolchain.errors import InfraError, UserError
 
 Array = npt.NDArray[Any]
 Spec = Mapping[str, Any]  # {"dtype": "float32", "shape": [1, 3]}, as the runner reports it
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """UserError for a safetensors file that is not as a step wrote it."""
+    try:
+        yield
+    except (SafetensorError, ValueError) as error:
+        raise damaged(path, error) from None
+
+
+def load(path: Path) -> dict[str, Array]:
+    """The arrays of a safetensors file that a step wrote."""
+    with reading(path):
+        return load_file(path)
 
 
 def ordered(tensors: Mapping[str, Array], prefix: str) -> list[Array]:

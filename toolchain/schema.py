@@ -26,6 +26,7 @@ import pydantic
 import pydantic_core
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from toolchain.atomic import damaged
 from toolchain.errors import UserError, nearest
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -248,17 +249,22 @@ class Device(Frozen):
     cpu: an emulated board's CPU model.
     host, port, user, key, known_hosts: where a unit behind SSH stands and how to log in; `key`
     and `known_hosts` are paths, relative to the file that names them.
+    coordinator, place: of a unit that labgrid gives out: `host:port`, and its name there.
+    tags: what units are picked by, and told apart by within a target; nothing that is measured.
     """
 
     name: str
-    driver: Literal["qemu", "ssh", "local"]
+    driver: Literal["qemu", "ssh", "local", "labgrid"]
     target: str | None = None
+    tags: tuple[Annotated[str, Field(pattern=NAME)], ...] = Field(default=(), exclude=True)
     cpu: str | None = None
     host: str | None = None
     port: int = Field(default=22, ge=1, le=65535)
     user: str | None = None
     key: str | None = None
     known_hosts: str | None = None
+    coordinator: str | None = None
+    place: str | None = None
 
     @property
     def emulated(self) -> bool:
@@ -291,7 +297,10 @@ def decode(kind: type[T], table: dict[str, Any], where: str) -> T:
 
 def decode_json(kind: type[T], path: Path) -> T:
     """A value that an earlier step of the build wrote with `Frozen.canonical`."""
-    return kind.model_validate_json(path.read_bytes())
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except pydantic.ValidationError as error:
+        raise damaged(path, error) from None
 
 
 def shown(path: Path) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from toolchain import loading, programs, schema
 from toolchain.errors import UserError
 from toolchain.material import Training
+from toolchain.samples import reading
 from toolchain.schema import decode_json
 from toolchain.steps.main import say
 
@@ -134,7 +135,8 @@ def _stacked(samples: Path, reference: str) -> tuple[tuple[torch.Tensor, ...], t
     import safetensors.torch
     import torch
 
-    tensors = safetensors.torch.load_file(samples)
+    with reading(samples):
+        tensors = safetensors.torch.load_file(samples)
     names = sorted((n for n in tensors if n.startswith("input.")), key=lambda n: int(n[6:]))
     labels, size = tensors["label"], tensors[names[0]].shape[1]
     if size > 1:  # a sample is a batch, and its label holds one for each of it

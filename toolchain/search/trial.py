@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from toolchain import backends, metrics, programs, pt2e, racing, schema, sensitivity, stats, traffic
+from toolchain.atomic import read_json
 from toolchain.errors import CheckFailed, InfraError, UserError
+from toolchain.samples import load
 from toolchain.schema import decode_json
 from toolchain.search.choice import Limit, Tried
 from toolchain.search.kept import Kept
@@ -138,8 +138,8 @@ class Trial:
             figures |= self._on_this_host(candidate, here)
         except UserError as error:  # the scheme, or the backend, says that it cannot
             return figures | {"trouble": str(error)}
-        labels = load_file(self.inputs.data).get("label")
-        made, exact = load_file(here / "host.safetensors"), load_file(self.inputs.reference)
+        labels = load(self.inputs.data).get("label")
+        made, exact = load(here / "host.safetensors"), load(self.inputs.reference)
         count = len(exact["output.0"])
         quality = stats.quality(
             stats.first(made, count),
@@ -177,7 +177,7 @@ class Trial:
             out=here / "host.safetensors",
         )
         rows = traffic.moved(programs.from_file(quantized))
-        lowered = json.loads((here / "lower.json").read_bytes())
+        lowered = read_json(here / "lower.json")
         return {
             "model_bytes": program.stat().st_size,
             "bytes_moved": sum(row.total for row in rows),
@@ -217,7 +217,7 @@ class Trial:
             out=here / "samples.json",
             outputs=here / "outputs.safetensors",
         )
-        record = json.loads((here / "samples.json").read_bytes())
+        record = read_json(here / "samples.json")
         return costs(record, None if self.emulated else self._raced(here))
 
     def _raced(self, here: Path) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class Trial:
             device=inputs.device,
             out=here / "race.json",
         )
-        found: dict[str, Any] = json.loads((here / "race.json").read_bytes())
+        found: dict[str, Any] = read_json(here / "race.json")
         return found
 
     def _settings(self) -> schema.Measure:

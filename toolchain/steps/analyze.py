@@ -13,10 +13,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from toolchain import backends, layer_errors, metrics, programs, pt2e, reach, schemes, stats
-from toolchain.atomic import write_json
+from toolchain.atomic import read_json, write_json
+from toolchain.samples import load
 from toolchain.schema import Variant, decode_json
 from toolchain.selection import Selection
 from toolchain.simulation import Simulation
@@ -58,13 +57,13 @@ def run(
     if rounds:
         folded = pt2e.folded(lowering.prepare(programs.from_file(model)))
         layers = layer_errors.compared(Simulation(program, folded), samples)
-    exact, got = load_file(reference), load_file(host)
+    exact, got = load(reference), load(host)
     count = len(exact["output.0"])
     found = {
         "schema": SCHEMA,
         "scheme": wanted.scheme,
         "options": options.model_dump(mode="json"),
-        "notes": json.loads(notes.read_bytes()),
+        "notes": read_json(notes),
         "quantized": done,
         "not_quantized": left,
         "layers": layers,
@@ -73,7 +72,7 @@ def run(
         "host": stats.quality(
             stats.first(got, count),
             stats.first(exact, count),
-            load_file(data).get("label"),
+            load(data).get("label"),
             metrics.find(metric, folder),
         ),
     }

@@ -10,16 +10,14 @@ Which of them is chosen depends on the verdicts too: see the summary.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from toolchain import backends, racing, stats
-from toolchain.atomic import write_json
+from toolchain.atomic import read_json, write_json
 from toolchain.devices import guards
+from toolchain.samples import load
 from toolchain.steps.main import step
 
 SCHEMA = 1
@@ -31,8 +29,8 @@ def run(
     *, race: Path, samples: list[Path], outputs: list[Path], profile: list[Path], out: Path
 ) -> None:
     """Write the comparison of all programs of `race`; samples, outputs, profile: as measured."""
-    record = json.loads(race.read_bytes())
-    descriptions = [json.loads(path.read_bytes()) for path in samples]
+    record = read_json(race)
+    descriptions = [read_json(path) for path in samples]
     measured = {
         racing.key(one["variant"], one["backend"]): (one, path)
         for one, path in zip(descriptions, outputs, strict=True)
@@ -123,7 +121,7 @@ def _pays(
 
 
 def _outputs(program: tuple[dict[str, Any], Path]) -> list[stats.Array]:
-    return stats.first(load_file(program[1]), program[0]["samples"])
+    return stats.first(load(program[1]), program[0]["samples"])
 
 
 if __name__ == "__main__":

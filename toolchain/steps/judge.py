@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import load_file
 
 from toolchain import metrics, racing, stats
-from toolchain.atomic import write_json
+from toolchain.atomic import read_json, write_json
 from toolchain.errors import InfraError
+from toolchain.samples import load
 from toolchain.steps.main import NONE, step
 
 TESTS = Path(__file__).parents[2] / "device_tests"
@@ -45,12 +44,12 @@ def run(
 
     race: times of this program among others, on real hardware.
     """
-    measured = json.loads(samples.read_bytes())
+    measured = read_json(samples)
     verdict: dict[str, Any] = {name: measured[name] for name in DESCRIPTION}
     verdict |= {"device": measured["device"]["name"], "metric": metric, "unchecked": []}
     verdict |= dict.fromkeys(stats.FIGURES) | stats.sizes(measured["bytes"])
     verdict["runtime"] = measured["runtime"]
-    raced = json.loads(race.read_bytes()) if race != NONE else None
+    raced = read_json(race) if race != NONE else None
     if raced and measured["status"] == "measured":
         measured |= _in_race(raced, racing.key(measured["variant"], measured["backend"]))
     if measured["status"] == "measured":
@@ -87,10 +86,10 @@ def figures_of(
     program = racing.key(measured["variant"], measured["backend"])
     return stats.sizes(measured["bytes"]) | stats.figures(
         measured,
-        load_file(outputs),
-        reference=load_file(reference),
-        host=load_file(host),
-        label=load_file(data).get("label"),
+        load(outputs),
+        reference=load(reference),
+        host=load(host),
+        label=load(data).get("label"),
         metric=metrics.find(metric, folder),
         wall_ns=racing.wall_ns(race, program) if race else None,
         moved=racing.moved(race) if race else (),

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from toolchain import deployment, devices
 from toolchain.atomic import write_bytes, write_json
@@ -19,7 +19,7 @@ from toolchain.bundle import Bundle, digest
 from toolchain.deployment import refuse_unfit
 from toolchain.devices.base import Device
 from toolchain.errors import CheckFailed, InfraError, show
-from toolchain.samples import from_bin, to_bin
+from toolchain.samples import from_bin, load, to_bin
 from toolchain.schema import Device as Unit
 from toolchain.schema import Measure, decode_json
 from toolchain.steps.main import NONE, say, step
@@ -66,7 +66,7 @@ def run(
         with devices.connect(unit) as connected:
             record["provenance"]["device"] = facts = connected.facts()
             refuse_unfit(packed, facts)
-            found = _measured(packed, runtime, load_file(data), connected, how, profile != NONE)
+            found = _measured(packed, runtime, load(data), connected, how, profile != NONE)
         record |= {"status": "measured", "reason": "", **found.pop("record")}
     except CheckFailed as error:
         record |= {"status": "failed", "reason": str(error)}

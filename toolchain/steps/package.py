@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from toolchain import __version__, backends, bundle, elf, isa, machine_code, schemes
-from toolchain.atomic import write_bytes
+from toolchain.atomic import read_json, write_bytes
 from toolchain.errors import UserError
-from toolchain.samples import Array, ordered, specs_of, to_bin
+from toolchain.samples import Array, load, ordered, specs_of, to_bin
 from toolchain.schema import Target, decode_json
 from toolchain.steps.main import say, step
 
@@ -45,7 +42,7 @@ def run(
     samples, expected: the evaluation inputs, and what the program made of them on the host.
     runner: with `lib` beside it; runtime: what is in there. tools: files that tell versions.
     """
-    lowering, report = json.loads(lowered.read_bytes()), json.loads(quantized.read_bytes())
+    lowering, report = read_json(lowered), read_json(quantized)
     kind, lowerer = decode_json(Target, target), backends.load(backend)
     libraries = lowerer.optional_libraries(lowering)
     binaries = _binaries(runner, libraries)
@@ -56,9 +53,9 @@ def run(
     needs = isa.features(kind.isa) if lowerer.PER_TARGET else frozenset()
     for name, content in lowerer.machine_code(program):
         machine_code.check(content, needs, f"{program}: {name}")
-    apart = json.loads(runtime.read_bytes())
+    apart = read_json(runtime)
     packed = {bundle.RUNNER: runner} if apart["apart"] else binaries
-    inputs, outputs = _self_test(load_file(samples), load_file(expected))
+    inputs, outputs = _self_test(load(samples), load(expected))
     files = {name: path.read_bytes() for name, path in packed.items()} | {
         shipped: program.read_bytes(),
         bundle.SELF_TEST_INPUTS: to_bin(inputs, "input."),
@@ -148,7 +145,7 @@ def _not_quantized(report: Mapping[str, Any]) -> dict[str, int]:
 def _tools(files: list[Path]) -> dict[str, str]:
     versions: dict[str, str] = {"slipway": __version__}
     for file in files:
-        versions |= json.loads(file.read_bytes())
+        versions |= read_json(file)
     return versions
 
 

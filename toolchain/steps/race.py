@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from toolchain import deployment, devices, quiet, racing, rounds
-from toolchain.atomic import write_json
+from toolchain.atomic import read_json, write_json
 from toolchain.bundle import Bundle
 from toolchain.devices.base import Device
 from toolchain.errors import InfraError, show
-from toolchain.samples import to_bin
+from toolchain.samples import load, to_bin
 from toolchain.schema import Device as Unit
 from toolchain.schema import Measure, decode_json
 from toolchain.steps.main import say, step
@@ -75,7 +72,7 @@ def run(
     runtime, settings: of each, as in the measure step. data: its first sample is the input.
     """
     unit = decode_json(Unit, device)
-    measured = [json.loads(path.read_bytes()) for path in samples]
+    measured = [read_json(path) for path in samples]
     entered = [
         Program(
             racing.key(one["variant"], one["backend"]),
@@ -101,7 +98,7 @@ def run(
     }
     try:
         if entered:
-            record |= _raced(entered, load_file(data), unit)
+            record |= _raced(entered, load(data), unit)
         record |= {"status": "measured", "reason": ""}
     except InfraError as error:
         record |= {"status": "infra-error", "reason": str(error)}

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors.numpy import load_file
-
 from toolchain import backends, devices, metrics, programs, schema, stats
 from toolchain.atomic import write_bytes, write_json
 from toolchain.errors import UserError
+from toolchain.samples import load
 from toolchain.schema import Variant, decode_json
 from toolchain.schemes import auto
 from toolchain.search import choice, kept
@@ -94,7 +93,7 @@ def run(
         emulated=trial.emulated,
         metric=metric,
         floating=floating,
-        samples=len(load_file(reference)["output.0"]),
+        samples=len(load(reference)["output.0"]),
         passed_over=search.passed_over,
     )
     title = f"{who}: {chosen.candidate.name} is chosen"
@@ -105,9 +104,9 @@ def run(
 
 
 def _of_float_model(reference: Path, data: Path, metric: str, folder: Path) -> float:
-    outputs = load_file(reference)
+    outputs = load(reference)
     exact = stats.first(outputs, len(outputs["output.0"]))
-    return metrics.find(metric, folder)(exact, load_file(data).get("label"), exact)
+    return metrics.find(metric, folder)(exact, load(data).get("label"), exact)
 
 
 def _check_floor(limit: Limit, floating: float) -> None:

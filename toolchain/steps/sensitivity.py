@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 from tabulate import tabulate
 
 from toolchain import backends, metrics, pictures, programs, pt2e, sensitivity, simulation
 from toolchain.atomic import write_bytes, write_json
 from toolchain.errors import InfraError, UserError
 from toolchain.parent import end_with
+from toolchain.samples import load
 from toolchain.steps.main import say, step
 
 SCHEMA = 1
@@ -59,7 +59,7 @@ def run(
     say(f"{who}: {len(simulated.layers)} layers, two ways each, on {len(given)} samples")
     effects = partial(sensitivity.effects, simulated)
     outputs = sensitivity.stacked(_each(effects, given, kept / "each"))
-    labels, scored = load_file(data).get("label"), metrics.find(metric, folder)
+    labels, scored = load(data).get("label"), metrics.find(metric, folder)
     shown = None if labels is None else labels[: len(given)]
 
     def score(ours: sensitivity.Outputs, floats: sensitivity.Outputs) -> float:

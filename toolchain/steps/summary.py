@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from toolchain import choice
-from toolchain.atomic import write_json
+from toolchain.atomic import read_json, write_json
 from toolchain.errors import CheckFailed, InfraError
 from toolchain.steps.main import step
 
@@ -28,10 +27,10 @@ def run(*, verdict: list[Path], comparison: list[Path], left_out: Path, out: Pat
 
     comparison: of the races. left_out: what was not built, and why, a line each.
     """
-    rows = [json.loads(path.read_bytes()) for path in verdict]
+    rows = [read_json(path) for path in verdict]
     for row in rows:
         row["findings"] = findings(row, rows)
-    races = [json.loads(path.read_bytes()) for path in comparison]
+    races = [read_json(path) for path in comparison]
     choice.choose(rows, races)
     write_json(out, rows)
     notes = [f"Left out: {reason}" for reason in left_out.read_text().splitlines()]

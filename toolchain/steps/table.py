@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from toolchain.atomic import write_bytes
+from toolchain.atomic import read_json, write_bytes
 from toolchain.steps.main import say, step
 
 HEADERS = (
@@ -22,7 +21,7 @@ NONE = "-"
 
 def run(*, verdict: list[Path], out: Path) -> None:
     """Write the table of all programs that the verdict files are of."""
-    rows = [json.loads(path.read_bytes()) for path in verdict]
+    rows = [read_json(path) for path in verdict]
     write_bytes(out, (markdown(rows) + "\n").encode())
     say(f"the table of {len(rows)} programs: {out}")
 

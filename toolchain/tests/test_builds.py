@@ -279,3 +279,27 @@ def emulators(folder: Path) -> list[int]:
         except OSError:
             continue  # it ended meanwhile
     return found
+
+
+def test_a_damaged_file_of_the_build_is_named(built):
+    """Something else than a step was at it: a full disk, a person, a crash of the machine."""
+    for name in (
+        "tiny/evaluation.safetensors",
+        "tiny/int8/xnnpack/quantized.pt2",
+        "tiny/int8/xnnpack/lower.json",
+        "tiny/int8/xnnpack/arm64/bundle.tar",
+        "tiny/int8/xnnpack/arm64/qemu-cortex-a72/samples.json",
+        "tiny/int8/xnnpack/arm64/qemu-cortex-a72/outputs.safetensors",
+        "tiny/int8/xnnpack/arm64/qemu-cortex-a72/verdict.json",
+    ):
+        file = built.file(f"build/{name}")
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        try:
+            said = built.scons("target=arm64")
+            assert said.status == 2, (name, said.out + said.err)
+            assert "defect of Slipway" not in said.err
+            assert f"build/{name}: " in said.err, said.err
+        finally:
+            file.write_bytes(whole)
+    assert built.scons("target=arm64").status == 0
