@@ -2,31 +2,27 @@
 
     reach the host ─ exchange keys ─ compare the host's key with known_hosts ─ log in with a key
 
-Host keys that are unknown or have changed are refused, always: a measurement must come from the
-unit that was named. There are no passwords.
+Host keys that are unknown or have changed are refused, always, those of jump hosts too: a
+measurement must come from the unit that was named. There are no passwords.
 """
 
 from __future__ import annotations
 
 import getpass
 import logging
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 import paramiko
 
+from toolchain.devices import client_keys, ways
 from toolchain.devices.known_hosts import fingerprint, known_keys
+from toolchain.devices.watchdog import ANSWER_SECONDS, LOST_HINT, Watchdog, bounded
 from toolchain.errors import InfraError, UserError
 
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 30.0  # banner, key exchange, authentication, opening a channel
-LOST_HINT = "is the unit up, and its network? Run the same command again"
 
 # What paramiko has to say comes back as exceptions; its log would repeat it with tracebacks.
 _log = logging.getLogger("paramiko")
@@ -38,8 +34,11 @@ _log.propagate = False
 class Login:
     """Where a unit stands and how to log in.
 
-    key: private key file; without one, the SSH agent's keys and the user's usual ones are tried.
+    key: private key file, then the only one that is tried. identities: files to try beside the
+    SSH agent's keys, instead of the usual ones; identities_only: no other keys of the agent.
     known_as: name under which `known_hosts` lists the unit, if not by its address.
+    alias: how the user's ssh finds it, if not by its address. jumps: hosts on the way, each reached
+    through the one before. proxy_command: instead of a connection. connect_seconds: to wait for it.
     """
 
     host: str
@@ -48,6 +47,13 @@ class Login:
     key: Path | None
     known_hosts: Path
     known_as: str = ""
+    alias: str = ""
+    more_known_hosts: tuple[Path, ...] = ()
+    identities: tuple[Path, ...] = ()
+    identities_only: bool = False
+    jumps: tuple[Login, ...] = ()
+    proxy_command: str = ""
+    connect_seconds: float = CONNECT_SECONDS
 
     @property
     def known_name(self) -> str:
@@ -59,110 +65,91 @@ class Login:
         user = f"{self.user}@" if self.user else ""
         return f"{user}{self.host}:{self.port}"
 
-
-class Watchdog:
-    """Closes a connection on which nothing has moved for `seconds`; who waits for it wakes up."""
-
-    def __init__(self, transport: paramiko.Transport, seconds: float) -> None:
-        self._transport = transport
-        self._seconds = seconds
-        self._moved = threading.Event()
-        self._over = False
-        self.bit = False
-
-    def touch(self, *_: object) -> None:
-        self._moved.set()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._watch, daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over = True
-        self._moved.set()
-
-    def _watch(self) -> None:
-        while self._moved.wait(self._seconds) and not self._over:
-            self._moved.clear()
-        if not self._over:
-            self.bit = True
-            self._transport.close()
+    @property
+    def by_hand(self) -> str:
+        """The command that logs in without us."""
+        return f"ssh {self.alias or f'-p {self.port} {self.host}'}"
 
 
-@contextmanager
-def bounded(
-    transport: paramiko.Transport, where: str, doing: str, seconds: float = ANSWER_SECONDS
-) -> Iterator[Watchdog]:
-    """Turn whatever goes wrong on the connection, silence included, into an InfraError."""
-    watchdog = Watchdog(transport, seconds)
-    try:
-        with watchdog:
-            yield watchdog
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        hint = LOST_HINT
-        if watchdog.bit:
-            text = f"no answer for {seconds:.0f} s while {doing}"
-        elif isinstance(error, EOFError) or not transport.is_active():
-            reason = f" ({error})" if str(error) else ""
-            text = f"the connection was lost while {doing}{reason}"
-        else:
-            text, hint = f"{doing} failed: {str(error) or type(error).__name__}", ""
-        raise InfraError(text, where=where, hint=hint) from error
+class Connection(paramiko.Transport):
+    """A transport that takes what carries it along when it is closed.
+
+    ended_by: what broke the connection; None if the host ended it in order.
+    """
+
+    ended_by: Exception | None = None
+
+    def __init__(self, way: ways.Socket, carriers: ExitStack) -> None:
+        super().__init__(way)
+        self._carriers = carriers
+
+    def get_exception(self) -> Exception | None:
+        self.ended_by = super().get_exception()
+        return self.ended_by
+
+    def close(self) -> None:
+        # From the outside in: what is carried then ends at once, and waits for no dead carrier.
+        self._carriers.close()
+        super().close()
+        self.sock.close()  # which close() leaves open if the negotiation failed
 
 
-def connect(login: Login) -> paramiko.Transport:
+def connect(login: Login) -> Connection:
     """A connection that is ready for use. The caller closes it."""
-    keys = _client_keys(login)
-    good, revoked = known_keys(_read(login.known_hosts), login.known_name)
-    transport = paramiko.Transport(_reach(login))
+    through: Connection | None = None
+    by = ""
+    with ExitStack() as agents, ExitStack() as carriers:
+        hosts = [(host, _keys(host, agents), _known(host)) for host in (*login.jumps, login)]
+        for host, keys, known in hosts:
+            way = ways.through(through, by, host) if through else ways.reach(host, carriers)
+            through = Connection(way, carriers.pop_all())
+            carriers.callback(through.close)
+            by = host.shown
+            hint = f"does its ProxyCommand work? Try: {host.by_hand}"
+            with bounded(
+                through,
+                by,
+                "logging in",
+                4 * ANSWER_SECONDS,
+                hint=hint if host.proxy_command else LOST_HINT,
+            ) as watchdog:
+                _log_in(through, host, keys, known, watchdog)
+        carriers.pop_all()
+    assert through
+    return through
+
+
+def _log_in(
+    transport: Connection,
+    login: Login,
+    keys: client_keys.Keys,
+    known: tuple[dict[str, str], set[str]],
+    watchdog: Watchdog,
+) -> None:
+    good, revoked = known
     transport.banner_timeout = ANSWER_SECONDS
     transport.handshake_timeout = ANSWER_SECONDS
-    transport.auth_timeout = ANSWER_SECONDS
     transport.channel_timeout = ANSWER_SECONDS
-    try:
-        with bounded(transport, login.shown, "logging in", 4 * ANSWER_SECONDS):
-            _prefer(transport, good)
-            transport.start_client(timeout=3 * ANSWER_SECONDS)  # its parts have their own
-            offered = transport.get_remote_server_key()
-            if offered.get_base64() not in good or offered.get_base64() in revoked:
-                _refuse(login, offered, good, revoked)
-            _authenticate(transport, login, keys)
-            transport.set_keepalive(10)
-    except BaseException:
-        transport.close()
-        transport.sock.close()  # which close() leaves open if the negotiation failed
-        raise
-    return transport
-
-
-def _reach(login: Login) -> socket.socket:
-    try:
-        reached = socket.create_connection((login.host, login.port), timeout=CONNECT_SECONDS)
-    except OSError as error:
-        reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or error
-        raise InfraError(
-            f"the unit cannot be reached: {reason}",
-            where=login.shown,
-            hint=f"is it up? Try: ssh -p {login.port} {login.host}",
-        ) from None
-    # A peer that is gone is noticed after so many milliseconds, not after the kernel's 15 minutes.
-    reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
-    return reached
+    # Silence is the watchdog's affair: paramiko would take it for a refused key.
+    transport.auth_timeout = 8 * ANSWER_SECONDS
+    _prefer(transport, good)
+    transport.start_client(timeout=3 * ANSWER_SECONDS)  # its parts have their own
+    offered = transport.get_remote_server_key()
+    if offered.get_base64() not in good or offered.get_base64() in revoked:
+        _refuse(login, offered, good, revoked)
+    _authenticate(transport, login, keys, watchdog)
+    transport.set_keepalive(10)
 
 
 def _prefer(transport: paramiko.Transport, good: dict[str, str]) -> None:
-    """Ask the host for a key of a kind that we know, before any other."""
+    """Ask the host for a key of a kind that we know, before any other, and for a fast cipher."""
     kinds = set(good.values())
     options = transport.get_security_options()
     options.key_types = sorted(  # stable: paramiko's order among equals
         options.key_types,
         key=lambda kind: ("ssh-rsa" if kind.startswith("rsa-") else kind) not in kinds,
     )
+    options.ciphers = sorted(options.ciphers, key=lambda name: name != "aes128-gcm@openssh.com")
 
 
 def _refuse(
@@ -185,65 +172,53 @@ def _refuse(
             f"{look}, then forget the old key:\n"
             f"  ssh-keygen -R '{login.known_name}' -f {login.known_hosts}",
         )
+    add = f"ssh-keyscan -p {login.port} {login.host} >> {login.known_hosts}"
     raise InfraError(
         f"unknown host key: {login.known_hosts} has none for {login.known_name}, got {got}",
         where=login.shown,
         hint=f"compare the fingerprint\n{look}, then add it:\n"
-        f"  ssh-keyscan -p {login.port} {login.host} >> {login.known_hosts}",
+        f"  {f'{login.by_hand} true' if login.alias else add}",
     )
 
 
 def _authenticate(
-    transport: paramiko.Transport, login: Login, keys: list[tuple[str, paramiko.PKey]]
+    transport: Connection, login: Login, keys: client_keys.Keys, watchdog: Watchdog
 ) -> None:
     user = login.user or getpass.getuser()
-    for _, key in keys:
+    ended = ""
+    for number, (_, key) in enumerate(keys.keys, 1):
         try:
             transport.auth_publickey(user, key)
         except paramiko.AuthenticationException:
             if not transport.is_active():
+                if watchdog.bit or transport.ended_by:
+                    raise EOFError from None
+                ended = f", which ended the connection at key {number} of {len(keys.keys)}"
                 break
         if transport.is_authenticated():
             return
-    tried = ", ".join(name for name, _ in keys) or "none (no agent, no key in ~/.ssh)"
+    hint = f"add the public key there: ssh-copy-id -p {login.port} {user}@{login.host}"
+    if ended:
+        hint = "too many keys for it? Name the one to use: `key` in the devices file"
+    elif not keys.keys:
+        hint = "make one: ssh-keygen -t ed25519, then " + hint
     raise InfraError(
-        f"the unit does not let the user '{user}' in; keys tried: {tried}",
+        f"the unit does not let the user '{user}' in{ended}; {keys.shown}",
         where=login.shown,
-        hint=f"add the public key there: ssh-copy-id -p {login.port} {user}@{login.host}",
+        hint=hint,
     )
 
 
-def _client_keys(login: Login) -> list[tuple[str, paramiko.PKey]]:
-    """Keys to try, each with a name for messages."""
-    if login.key:
-        return [(str(login.key), _load(login.key))]
-    try:
-        agent: list[tuple[str, paramiko.PKey]] = [
-            (f"agent's {key.fingerprint}", key) for key in paramiko.Agent().get_keys()
-        ]
-    except (paramiko.SSHException, OSError):
-        agent = []
-    usual = [Path(f"~/.ssh/id_{kind}").expanduser() for kind in ("ed25519", "ecdsa", "rsa")]
-    for path in usual:
-        try:
-            agent.append((str(path), _load(path)))
-        except UserError:  # absent, or protected by a passphrase: the agent's task
-            continue
-    return agent
+def _keys(login: Login, agents: ExitStack) -> client_keys.Keys:
+    found = client_keys.find(login.key, login.identities, login.identities_only)
+    agents.callback(found.close)
+    return found
 
 
-def _load(path: Path) -> paramiko.PKey:
-    hint = "make one: ssh-keygen -t ed25519"
-    try:
-        return paramiko.PKey.from_path(path)
-    except OSError as error:
-        text = f"the key cannot be read: {error.strerror}"
-    except (paramiko.PasswordRequiredException, TypeError):
-        text = "the key is protected by a passphrase"
-        hint = "add it to the SSH agent (ssh-add) and leave `key` out of the devices file"
-    except (paramiko.SSHException, ValueError, paramiko.pkey.UnknownKeyType):
-        text = "is not a private SSH key"
-    raise UserError(text, where=str(path), hint=hint)
+def _known(login: Login) -> tuple[dict[str, str], set[str]]:
+    """Good and revoked host keys."""
+    text = "\n".join(map(_read, (login.known_hosts, *login.more_known_hosts)))
+    return known_keys(text, login.known_name)
 
 
 def _read(path: Path) -> str:

@@ -7,7 +7,6 @@ with ssh.connect(resolve("pi5", Path("devices.toml"))) as device:
 
 from __future__ import annotations
 
-import errno
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,18 +16,26 @@ from pathlib import Path
 import paramiko
 
 from toolchain import atomic, schema
-from toolchain.devices import base
-from toolchain.devices.login import ANSWER_SECONDS, LOST_HINT, Login, Watchdog, bounded
+from toolchain.devices import base, ssh_config, transfer
+from toolchain.devices.login import Login
 from toolchain.devices.login import connect as log_in
 from toolchain.devices.streams import Streams
 from toolchain.devices.unix import UnixDevice
+from toolchain.devices.watchdog import ANSWER_SECONDS, LOST_HINT, Watchdog, bounded, gone
 from toolchain.errors import InfraError
+
+_NO_FILE = 44  # status
+_FETCH = f'[ -e "$1" ] || exit {_NO_FILE}; exec cat <"$1"'
 
 
 class SshDevice(UnixDevice):
-    """`base.Device` over an open connection."""
+    """`base.Device` over an open connection.
+
+    sent_bytes: of contents of files that went over the connection, as sent.
+    """
 
     patience = ANSWER_SECONDS
+    sent_bytes = 0
 
     def __init__(
         self,
@@ -40,6 +47,8 @@ class SshDevice(UnixDevice):
         more_facts: Mapping[str, str],
     ) -> None:
         self._transport = transport
+        # At 64 KiB a second, all that the windows of SSH let be on the way arrives in twice this.
+        self._sender = transfer.Sender(transport, self.ask, 3 * self.patience)
         where = f"{name} ({login.shown})"
         super().__init__(name, where=where, emulated=emulated, more_facts=more_facts)
 
@@ -60,47 +69,49 @@ class SshDevice(UnixDevice):
                     killed = _ended(channel, said, time.monotonic() + self.patience / 2)
                     raise self._late(timeout, doing, killed)
                 status = channel.recv_exit_status()
-        if status < 0 and not self._transport.is_active():
+        if status < 0 and gone(self._transport):
             text = f"the connection was lost while {doing}"
             raise InfraError(text, where=self._where, hint=LOST_HINT)
         return self._completed(status, said, doing)
 
     def get(self, name: str, to: Path) -> None:
-        with atomic.replacing(to) as partial:
-            try:
-                with self._bounded("downloading") as watchdog, self._sftp() as sftp:
-                    sftp.get(self._path(name), str(partial), callback=watchdog.touch)
-            except InfraError as error:
-                cause = error.__cause__
-                if isinstance(cause, OSError) and cause.errno == errno.ENOENT:
-                    raise base.no_such_file(name, self._where) from None
-                raise
+        # Not by SFTP, which not every server has: nothing is gained by a second way.
+        command = ["sh", "-c", _FETCH, "slipway", self._path(name)]
+        with (
+            atomic.replacing(to) as partial,
+            partial.open("wb") as file,
+            self._bounded("downloading") as watchdog,
+            closing(self._transport.open_session()) as channel,
+        ):
+            channel.exec_command(shlex.join(command))
+            while data := channel.recv(1 << 20):
+                file.write(data)
+                watchdog.touch()
+            status = channel.recv_exit_status()
+            if status < 0 and gone(self._transport):
+                raise EOFError
+            if status == _NO_FILE:
+                raise base.no_such_file(name, self._where)
+            if status:
+                said = channel.recv_stderr(1 << 16).decode(errors="replace").strip()
+                raise InfraError(f"downloading {name} failed: {said}", where=self._where)
 
     def remove_work(self) -> None:
         if self._transport.is_active():
             super().remove_work()
 
-    def _upload(self, files: Mapping[str, Path]) -> None:
-        with self._bounded("uploading") as watchdog, self._sftp() as sftp:
-            for to, path in files.items():
-                try:
-                    sftp.put(str(path), to, callback=watchdog.touch)
-                    sftp.chmod(to, path.stat().st_mode & 0o777)
-                except OSError as error:
-                    if not self._transport.is_active():
-                        raise
-                    raise self._upload_failed(to, error, path.stat().st_size) from error
+    def _upload(self, files: Mapping[str, Path], resume: bool = False) -> None:
+        with self._bounded("uploading", more=2 * self.patience) as watchdog:
+            try:
+                self._sender.send(files, resume, watchdog.touch)
+            except transfer.CannotWrite as error:
+                size = files[error.to].stat().st_size
+                raise self._upload_failed(error.to, error, size) from error
+            finally:
+                self.sent_bytes = self._sender.sent_bytes
 
     def _bounded(self, doing: str, more: float = 0.0) -> AbstractContextManager[Watchdog]:
         return bounded(self._transport, self._where, doing, self.patience + more)
-
-    @contextmanager
-    def _sftp(self) -> Iterator[paramiko.SFTPClient]:
-        channel = self._transport.open_session()
-        channel.settimeout(self.patience)
-        channel.invoke_subsystem("sftp")
-        with closing(paramiko.SFTPClient(channel)) as sftp:
-            yield sftp
 
 
 def _ended(channel: paramiko.Channel, said: Streams, end: float) -> bool:
@@ -125,13 +136,16 @@ def session(
 
 @contextmanager
 def connect(unit: schema.Device) -> Iterator[base.Device]:
-    """Log in to a unit of the devices file (its paths are made absolute by `resolve`)."""
-    login = Login(
-        host=unit.host or "",
-        port=unit.port,
+    """Log in to a unit of the devices file (its paths are made absolute by `resolve`).
+
+    What that file leaves open, the user's `~/.ssh/config` tells.
+    """
+    login = ssh_config.login(
+        unit.host or "",
+        port=unit.port if "port" in unit.model_fields_set else None,
         user=unit.user,
         key=Path(unit.key) if unit.key else None,
-        known_hosts=Path(unit.known_hosts or "~/.ssh/known_hosts").expanduser(),
+        known_hosts=Path(unit.known_hosts) if unit.known_hosts else None,
     )
     with session(login, name=unit.name) as device:
         yield device

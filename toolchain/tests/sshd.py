@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolchain import devices
 from toolchain.devices.ssh import SshDevice
@@ -61,7 +62,7 @@ class Server:
         return self.folder / "tmp"
 
     @contextmanager
-    def connect(self, **changes: str) -> Iterator[SshDevice]:
+    def connect(self, **changes: Any) -> Iterator[SshDevice]:
         """The server as a device; `changes` replace keys of its unit."""
         unit = devices.resolve(UNIT, self.devices).model_copy(update=changes)
         with devices.connect(unit) as device:
@@ -76,28 +77,25 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, settings: str = "") -> Iterator[Server]:
-    """Start a server that keeps everything in `folder`. settings: lines for its sshd_config."""
-    found = program()
-    assert found, "sshd is not installed: apt-get install openssh-server"
+def serving(folder: Path, settings: str = "", *, sftp: bool = True) -> Iterator[Server]:
+    """Start a server that keeps everything in `folder`. settings: lines for its sshd_config.
+
+    sftp: whether it has that subsystem. It forwards connections, as a jump host does, unless
+    `settings` forbid it: `AllowTcpForwarding no`.
+    """
     for name in ("home", "tmp"):
         (folder / name).mkdir()
     for name in ("host_key", "client_key"):
         make_key(folder / name)
     shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
-    if made := os.geteuid() == 0 and not _SEPARATION.exists():
-        _SEPARATION.mkdir(mode=0o755)
-    try:
-        server, process = _start(found, folder, settings)
-        with process:
-            try:
-                yield server
-            finally:
-                server.kill()
-    finally:
-        if made:
-            with suppress(OSError):
-                _SEPARATION.rmdir()
+    if os.geteuid() == 0:  # it stays, as it does when Debian starts the service: others may use it
+        _SEPARATION.mkdir(mode=0o755, exist_ok=True)
+    server, process = start(folder, settings, sftp=sftp)
+    with process:
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 def make_key(path: Path, kind: str = "ed25519") -> str:
@@ -107,7 +105,14 @@ def make_key(path: Path, kind: str = "ed25519") -> str:
     return path.with_name(f"{path.name}.pub").read_text().split()[1]
 
 
-def _start(found: str, folder: Path, settings: str) -> tuple[Server, subprocess.Popen[bytes]]:
+def start(
+    folder: Path, settings: str = "", *, sftp: bool = True
+) -> tuple[Server, subprocess.Popen[bytes]]:
+    """A server for a folder that has its keys: the first one there, or one after it was killed."""
+    found = program()
+    assert found, "sshd is not installed: apt-get install openssh-server"
+    if sftp:
+        settings += "\nSubsystem sftp internal-sftp"
     log = folder / "sshd.log"
     for _ in range(5):  # the port that was free may be taken when sshd wants it
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -146,8 +151,7 @@ UsePAM no
 UseDNS no
 PidFile none
 MaxStartups 100
-Subsystem sftp internal-sftp
-SetEnv HOME={folder}/home TMPDIR={folder}/tmp
+SetEnv HOME={folder}/home TMPDIR={folder}/tmp SLIPWAY_LEASE={folder}/tmp/lease
 """
     )
     host_key = (folder / "host_key.pub").read_text()
