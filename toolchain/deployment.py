@@ -1,35 +1,18 @@
-"""A bundle on a device: whether it fits, how it gets there, and what its runner said."""
+"""A bundle on a device: how it gets there to be measured, and what its runner said."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolchain.bundle import Bundle
+from toolchain.devices import trees
 from toolchain.devices.base import Completed, Device
-from toolchain.errors import CheckFailed, InfraError, UserError
+from toolchain.errors import CheckFailed, InfraError
 
 FILE_TROUBLE = 5  # the runner's status for files that cannot be read or written: a full disk
-LIBRARIES = "lib"
-
-
-def refuse_unfit(bundle: Bundle, facts: Mapping[str, str]) -> None:
-    """Raise InfraError if the device cannot load the bundle: another CPU, or too old a libc."""
-    arch, floor = bundle.manifest["arch"], bundle.manifest["abi_floor"]["glibc"]
-    if facts["machine"] != arch:
-        raise InfraError(f"the bundle is for {arch}, the device is {facts['machine']}")
-    if _version(facts["libc"]) < _version(floor):
-        raise InfraError(f"the bundle needs glibc {floor}, the device has {facts['libc']}")
-    there = set(facts.get("cpu_flags", "").split()) - {"unknown"}
-    if lacking := sorted(set(bundle.manifest["floor"]) - there) if there else []:
-        raise InfraError(
-            f"the device's CPU lacks {', '.join(lacking)}: it is below the floor of the target "
-            f"{bundle.manifest['target']}, which the bundle is for",
-            hint="build for a target with a lower floor: [isa] in targets/*.toml",
-        )
 
 
 def send(
@@ -41,25 +24,20 @@ def send(
 ) -> None:
     """Put the bundle, its runtime and `more` files into `folder` of the device's work folder.
 
-    runtime: `runtime.json`, with the libraries in `lib` beside it. UserError if they are others
-    than those that the bundle was packed with.
+    What the device has of them is not sent again. runtime: `runtime.json`, with the libraries in
+    `lib` beside it. UserError if they are others than those that the bundle was packed with.
     """
-    wanted, found = bundle.manifest["runtime"], json.loads(runtime.read_bytes())
-    if found["digest"] != wanted["digest"]:
-        raise UserError(
-            f"the runtime is {found['digest'][:12]}, the bundle was made with "
-            f"{wanted['digest'][:12]}",
-            where=str(runtime),
-            hint="run scons again: it packs the bundle anew",
+    device.install(folder, trees.of_bundle(bundle, runtime), dict(more or {}))
+
+
+def refuse_damaged(bundle: Bundle, runtime: Path, device: Device, folder: str = "") -> None:
+    """InfraError if files of the bundle or its runtime changed on the device since they came."""
+    if mended := device.install(folder, trees.of_bundle(bundle, runtime, thorough=True), {}):
+        raise InfraError(
+            f"files that stay on the device were damaged ({mended} bytes; they were sent again)",
+            where=device.name,
+            hint="a bad disk or memory there? What was measured with them does not count",
         )
-    prefix = f"{folder}/" if folder else ""
-    with tempfile.TemporaryDirectory() as temporary:
-        bundle.extract(Path(temporary))
-        files = {n: Path(temporary) / n for n in bundle.manifest["files"]} | dict(more or {})
-        device.put({f"{prefix}{name}": path for name, path in files.items()})
-        if wanted["apart"]:
-            libraries = {name: runtime.parent / LIBRARIES / name for name in found["files"]}
-            device.link(f"{prefix}{LIBRARIES}", wanted["digest"], libraries)
 
 
 def run(device: Device, folder: str, argv: Sequence[str], timeout: float) -> dict[str, Any]:
@@ -85,7 +63,3 @@ def report(done: Completed) -> dict[str, Any]:
     except ValueError:
         raise CheckFailed(f"the runner gave no report: {done.stdout[:200]!r}") from None
     return found
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())

@@ -15,9 +15,12 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from toolchain.errors import InfraError
+
+if TYPE_CHECKING:
+    from toolchain.devices.trees import Tree
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,13 @@ class Device(Protocol):
         """Let `name` be a folder of `files` that stays on the device: they are sent once.
 
         digest: names the folder there, so it has to tell the files' names and contents.
+        """
+
+    def install(self, folder: str, tree: Tree, files: Mapping[str, Path]) -> int:
+        """Have each entry of a tree in `folder`, a name or empty; and put `files` there.
+
+        The tree stays on the device: what it has of its files is not sent again. Gives the bytes
+        of those that it had not, or had damaged.
         """
 
     def run(self, argv: Sequence[str], *, timeout: float) -> Completed:

@@ -10,7 +10,9 @@ say machine; uname -m
 say kernel; uname -rv
 say model; tr '\0' '\n' </proc/device-tree/model
 say cpuinfo; cat /proc/cpuinfo
-say meminfo; grep MemTotal: /proc/meminfo
+say meminfo; grep -E "MemTotal|MemAvailable" /proc/meminfo
+say clock; date +%s
+say lacks; for tool in flock sha256sum; do command -v "$tool" >/dev/null || echo "$tool"; done
 say cores; grep -c '^processor' /proc/cpuinfo
 say randomize_va_space; cat /proc/sys/kernel/randomize_va_space
 say perf_event_paranoid; cat /proc/sys/kernel/perf_event_paranoid
@@ -44,23 +46,31 @@ _CORES = {
 def parse(text: str) -> dict[str, str]:
     """The facts in the script's output; what a device does not tell is `unknown`.
 
-    libc: glibc's version, such as `2.36`. memory: bytes. model: of the whole unit.
+    libc: glibc's version, such as `2.36`. memory, memory_available: bytes. model: of the whole
+    unit. clock: seconds since the epoch. lacks: commands that are needed and not there, if any.
     cpu_flags: what all its cores can do, in Linux' words, sorted, a space between two.
     """
     parts = re.split(r"^@(\w+)\n", text, flags=re.M)
     said = {key: value.strip() for key, value in zip(parts[1::2], parts[2::2], strict=True)}
     cpuinfo = said.pop("cpuinfo", "")
-    memory = re.search(r"\d+", said.pop("meminfo", ""))
+    memory = dict(re.findall(r"^(\w+): *(\d+) kB$", said.pop("meminfo", ""), re.M))
+    lacks = " ".join(said.pop("lacks", "").split())
     libc = re.search(r"(\d+\.\d+)\.?$", said.pop("libc", ""))
     cores = re.findall(r"^(?:Features|flags)\s*:(.*)$", cpuinfo, re.M)
     flags = set.intersection(*(set(core.split()) for core in cores)) if cores else set()
     found = said | {
         "cpu": _cpu(cpuinfo),
         "cpu_flags": " ".join(sorted(flags)),
-        "memory": str(int(memory[0]) * 1024) if memory else "",
+        "memory": _bytes(memory.get("MemTotal")),
+        "memory_available": _bytes(memory.get("MemAvailable")),
         "libc": libc[1] if libc else "",
     }
-    return {key: value or "unknown" for key, value in found.items()}
+    shown = {key: value or "unknown" for key, value in found.items()}
+    return shown | ({"lacks": lacks} if lacks else {})
+
+
+def _bytes(kibibytes: str | None) -> str:
+    return str(int(kibibytes) * 1024) if kibibytes else ""
 
 
 def _cpu(cpuinfo: str) -> str:

@@ -15,6 +15,7 @@ from typing import Literal, Self
 
 from toolchain.devices import base
 from toolchain.devices.local import LocalDevice
+from toolchain.devices.trees import Tree
 from toolchain.errors import InfraError
 
 Fault = Literal["lost", "full", "damaged", "timeout"]
@@ -71,6 +72,10 @@ class FakeDevice:
     def link(self, name: str, digest: str, files: Mapping[str, Path]) -> None:
         self._operation("link")
         self._device.link(name, digest, files)
+
+    def install(self, folder: str, tree: Tree, files: Mapping[str, Path]) -> int:
+        self._operation("install")
+        return self._device.install(folder, tree, files)
 
     def run(self, argv: Sequence[str], *, timeout: float) -> base.Completed:
         self._operation("run")

@@ -7,12 +7,12 @@ Scripts stay within what dash and busybox understand.
 from __future__ import annotations
 
 import abc
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from toolchain.devices import base, facts, store, streams
+from toolchain.devices import base, facts, listing, scripts, store, streams, trees
+from toolchain.devices.trees import Tree
 from toolchain.errors import InfraError
 
 # Runs a command in a process group of its own and gives back its status. The end of our input
@@ -35,18 +35,25 @@ kill "$guard"
 kill -KILL "-$group"
 exit "$status"
 """
+_ENTER = f"""
+mktemp -d "${{TMPDIR:-/tmp}}/slipway.XXXXXX" || exit
+{scripts.ABOVE}
+echo "$above"
+"""
 FENCED_OFF = 97  # status of a fence that does not let a script through
 
 
 class UnixDevice(abc.ABC):
     """`base.Device` but for the ways to it.
 
-    work: absolute path of its work folder. patience: seconds without a sign of life from the unit.
+    work: absolute path of its work folder. above: ids of the processes above the command that made
+    it (see `scripts.LOOK`). patience: seconds without a sign of life from the unit.
     fence: shell text before each run, and before each script that changes what stays on the device;
     it ends the script with the status `FENCED_OFF` unless we may go on.
     """
 
     patience: float
+    sent_bytes: int
     fence = ""
 
     def __init__(
@@ -56,8 +63,9 @@ class UnixDevice(abc.ABC):
         self.emulated = emulated
         self._where = where
         self._more_facts = dict(more_facts)
-        made = self.ask('mktemp -d "${TMPDIR:-/tmp}/slipway.XXXXXX"', doing="making a folder")
-        self.work = made.strip()
+        made = self.ask(_ENTER, doing="making a folder")
+        self.work, _, above = made.partition("\n")
+        self.above = above.strip()
         if not self.work.startswith("/"):
             raise InfraError(f"mktemp gives {made!r} for a folder", where=where)
 
@@ -69,19 +77,31 @@ class UnixDevice(abc.ABC):
     def get(self, name: str, to: Path) -> None: ...
 
     @abc.abstractmethod
-    def _upload(self, files: Mapping[str, Path]) -> None:
-        """Copy to absolute names in folders that exist; OSErrors become `_upload_failed`."""
+    def _upload(self, files: Mapping[str, Path], resume: bool = False) -> None:
+        """As `upload`; OSErrors become `_upload_failed`."""
 
     def facts(self) -> dict[str, str]:
         return facts.parse(self.ask(facts.SCRIPT, doing="asking for facts")) | self._more_facts
 
     def put(self, files: Mapping[str, Path]) -> None:
-        if files:
-            self.deliver({self._path(name): path for name, path in files.items()}, into=self.work)
+        if not files:
+            return
+        named = {self._path(name): path for name, path in files.items()}
+        needed = sum(path.stat().st_size for path in named.values())
+        self.make_room(named)
+        free = self._free(self.work)
+        if free is not None and free < needed:
+            raise self.full(self.work, free, needed)
+        self.upload(named)
+        self._verify(named, needed)
 
     def link(self, name: str, digest: str, files: Mapping[str, Path]) -> None:
-        at = self._path(name)
-        store.place(self, at, digest, files)
+        store.place(self, self._path(name), digest, files)
+
+    def install(self, folder: str, tree: Tree, files: Mapping[str, Path]) -> int:
+        at = self._path(folder) if folder else self.work
+        more = {self._path(str(PurePosixPath(folder, n))): path for n, path in files.items()}
+        return store.install(self, at, tree, more)
 
     def run(self, argv: Sequence[str], *, timeout: float) -> base.Completed:
         doing = f"running {argv[0]}"
@@ -94,7 +114,7 @@ class UnixDevice(abc.ABC):
     def remove_work(self) -> None:
         """Best effort: a device that is gone has nothing to be removed from."""
         with suppress(InfraError):
-            self.ask('rm -rf -- "$1"', self.work, doing="removing the work folder")
+            self.ask(scripts.LEAVE, self.work, doing="removing the work folder")
 
     def ask(
         self, script: str, *args: str, doing: str, more: float = 0.0, fenced: bool = False
@@ -113,19 +133,27 @@ class UnixDevice(abc.ABC):
             raise InfraError(f"{doing} failed: {text}", where=self._where)
         return done.stdout.decode(errors="replace")
 
-    def deliver(self, files: Mapping[str, Path], into: str) -> None:
-        """Copy files to absolute names below the folder `into` and verify what arrived.
+    def upload(self, files: Mapping[str, Path], resume: bool = False) -> None:
+        """Copy to absolute names in folders that exist; resume: after what is there."""
+        self._upload(files, resume)
 
-        What cannot fit is refused before the first byte.
+    def make_room(self, files: Iterable[str]) -> None:
+        """Make the folders of files in the work folder, for their absolute names.
+
+        A name that is a link to what stays on the device is removed: nothing is written there.
         """
-        sizes = {to: path.stat().st_size for to, path in files.items()}
-        parents = sorted({str(PurePosixPath(to).parent) for to in files})
-        self.ask('mkdir -p -- "$@"', *parents, doing="making folders")
-        needed, free = sum(sizes.values()), self._free(into)
-        if free is not None and free < needed:
-            raise self._full(into, free, needed)
-        self._upload(files)
-        self._verify(files, needed)
+        names = [PurePosixPath(name) for name in files]
+        above = {parent for name in names for parent in name.parents}
+        folders = sorted(str(p) for p in above if p.is_relative_to(self.work))
+        arguments = (str(len(folders)), *folders, *map(str, names))
+        self.ask(scripts.MAKE_ROOM, *arguments, doing="making folders", fenced=True)
+
+    def full(self, folder: str, free: int, needed: int) -> InfraError:
+        return InfraError(
+            f"the device is full: {free} bytes are free in {folder}, {needed} are needed",
+            where=self._where,
+            hint="free some space there and run the same command again",
+        )
 
     def _refuse_fenced_off(self, done: base.Completed, doing: str) -> None:
         said = done.stderr.decode(errors="replace").strip()
@@ -158,38 +186,24 @@ class UnixDevice(abc.ABC):
 
     def _free(self, folder: str) -> int | None:
         """Bytes free in a folder of the device; None if it does not tell, as of its first root."""
-        shown = self.ask('df -Pk -- "$1" || :', folder, doing="asking for free space")
-        try:
-            return int(shown.splitlines()[-1].split()[-3]) * 1024
-        except (IndexError, ValueError):
-            return None
-
-    def _full(self, folder: str, free: int, needed: int) -> InfraError:
-        return InfraError(
-            f"the device is full: {free} bytes are free in {folder}, {needed} are needed",
-            where=self._where,
-            hint="free some space there and run the same command again",
-        )
+        said = self.ask('df -Pk -- "$1" || :', folder, doing="asking for free space")
+        space = listing.space(said.splitlines()[1:])
+        return space.free if space else None
 
     def _upload_failed(self, to: str, error: OSError, size: int) -> InfraError:
         folder = str(PurePosixPath(to).parent)
         free = self._free(folder)
         if free is not None and free < max(size, 1 << 20):
-            return self._full(folder, free, size)
+            return self.full(folder, free, size)
         return InfraError(f"uploading {to} failed: {error}", where=self._where)
 
     def _verify(self, files: Mapping[str, Path], size: int) -> None:
         shown = self.ask('sha256sum -- "$@"', *files, doing="verifying the upload", more=size / 1e6)
         there = [line.lstrip("\\")[:64] for line in shown.splitlines()]
         for (to, path), got in zip(files.items(), there, strict=True):
-            if (digest := _digest(path)) != got:
+            if (digest := trees.stored(path).sha256) != got:
                 raise InfraError(
                     f"{PurePosixPath(to).name} arrived damaged: sha256 {got} instead of {digest}",
                     where=self._where,
                     hint="a bad disk or memory on the device? Run the same command again",
                 )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
