@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import pydantic_core
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from toolchain.atomic import damaged
 from toolchain.errors import UserError, nearest
@@ -142,6 +142,9 @@ class Checks(Frozen):
     parity: `exact`, or the least SQNR in dB between device and host outputs of one program.
     max_*: bytes, or user-space instructions per inference on an emulated board.
     max_latency_ms: p50 on real hardware.
+    Against earlier nights, as parts of what it was (see `toolchain.history.gate`):
+    max_cost_increase: of what is exact: sizes, and on emulated boards instructions and memory.
+    max_latency_increase: of the times on real hardware, where a test also says slower.
     """
 
     max_drop: float | None = None
@@ -154,6 +157,8 @@ class Checks(Frozen):
     max_rss_bytes: PositiveInt | None = None
     max_instructions: PositiveInt | None = None
     max_latency_ms: PositiveFloat | None = None
+    max_cost_increase: NonNegativeFloat = 0.0
+    max_latency_increase: NonNegativeFloat = 0.05
 
 
 class Settings(Frozen):

@@ -15,6 +15,13 @@ This host and emulated boards need no file. A devices file has one table for eac
     user        = "pi"                       # else your own name
     key         = "keys/pi5"                 # relative to this file; else the SSH agent's keys
     known_hosts = "known_hosts"              # relative to this file; else ~/.ssh/known_hosts
+    tags        = ["pi5", "lab-a"]           # what a nightly picks units by, and pools them by
+
+    [rack-3]                                 # a place that a labgrid coordinator gives out
+    target      = "arm64"
+    driver      = "labgrid"
+    coordinator = "lab.example:20408"
+    place       = "pi5-3"
 """
 
 from __future__ import annotations
@@ -30,6 +37,10 @@ from toolchain.devices import base
 from toolchain.errors import UserError, nearest
 
 LOCAL = "local"  # this host's name; no other unit can have it
+_NEEDED = {  # keys of a table, with an example of each, by its driver
+    "ssh": {"host": "pi5.lab"},
+    "labgrid": {"coordinator": "lab.example:20408", "place": "pi5-3"},
+}
 
 
 def connect(unit: schema.Device) -> AbstractContextManager[base.Device]:
@@ -54,7 +65,9 @@ def resolve(spec: str, devices_file: Path | None = None) -> schema.Device:
         return schema.Device(name=LOCAL, driver="local")
     driver, colon, cpu = spec.partition(":")
     if not colon:
-        return _listed(spec, devices_file)
+        from toolchain.devices import boards
+
+        return boards.unit(spec, devices_file) or _listed(spec, devices_file)
     if driver != "qemu":
         raise UserError(
             f"unknown kind of device '{driver}'",
@@ -66,6 +79,12 @@ def resolve(spec: str, devices_file: Path | None = None) -> schema.Device:
 
     qemu.check_model(cpu, f"device={spec}")
     return schema.Device(name=spec, driver="qemu", cpu=cpu)
+
+
+def listed(devices_file: Path) -> list[schema.Device]:
+    """All units of a devices file, in its order; each by the name of its table."""
+    tables = schema.read_toml(devices_file)
+    return [_unit(name, table, devices_file) for name, table in tables.items()]
 
 
 def _listed(name: str, devices_file: Path | None) -> schema.Device:
@@ -94,20 +113,29 @@ def _listed(name: str, devices_file: Path | None) -> schema.Device:
             where=f"device={name}",
             hint=f"{nearest(name, tables)}; {example}",
         )
+    return _unit(name, tables[name], devices_file)
+
+
+def _unit(name: str, table: object, devices_file: Path) -> schema.Device:
+    """One table of a devices file as a unit, its paths made absolute."""
+    from toolchain.devices import qemu
+
+    shown = schema.shown(devices_file)
     where = f"{shown}: [{name}]"
     schema.check_name(name, "device", shown)
-    if not isinstance(tables[name], dict):
+    if not isinstance(table, dict):
         raise UserError("is not a table", where=where, hint=f'[{name}]\n  host = "…"')
-    if "name" in tables[name]:
+    if "name" in table:
         raise UserError("unknown key 'name'", where=where, hint="the table's name is the unit's")
-    unit = schema.decode(schema.Device, {"driver": "ssh", **tables[name], "name": name}, where)
+    unit = schema.decode(schema.Device, {"driver": "ssh", **table, "name": name}, where)
     if unit.driver == "local":
         raise UserError("this host needs no entry", where=where, hint="name it: device=local")
     if unit.driver == "qemu":
         qemu.check_model(unit.cpu or "", f"{where}.cpu")
         return unit
-    if not unit.host:
-        raise UserError("the key 'host' is missing", where=where, hint='host = "pi5.lab"')
+    for key, example in _NEEDED[unit.driver].items():
+        if not getattr(unit, key):
+            raise UserError(f"the key '{key}' is missing", where=where, hint=f'{key} = "{example}"')
     return unit.model_copy(
         update={
             "key": _file(unit.key, devices_file, f"{where}.key"),

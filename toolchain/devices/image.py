@@ -47,6 +47,10 @@ class Image:
     client_key: Path
     digest: str
 
+    def known_host(self, port: int) -> str:
+        """The line of a known_hosts file for a board that listens on a port of this machine."""
+        return f"[127.0.0.1]:{port} {self.known_hosts.read_text().split(' ', 1)[1]}"
+
 
 def ensure(say: Callable[[str], None] = print) -> Image:
     """The image, made first if need be. Safe to call from several processes at once."""

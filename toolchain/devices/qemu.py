@@ -10,19 +10,18 @@ monitor a pair of sockets. The kernel chooses the port, so that two boards never
 
 from __future__ import annotations
 
-import json
-import re
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from toolchain.devices import base, image
+from toolchain.devices import base, image, qmp
+from toolchain.devices.qmp import Monitor
 from toolchain.devices.tied import tied
 from toolchain.errors import InfraError, UserError, nearest
 from toolchain.schema import Device
@@ -54,6 +53,20 @@ def progress(line: str) -> None:
     print(f"slipway: {line}", file=sys.stderr, flush=True)
 
 
+def arguments(cpu: str, made: image.Image, console: str, monitor: int) -> list[str]:
+    """The command that is a board. console: file for what it writes; monitor: descriptor for QMP"""
+    argv = [PROGRAM, "-nodefaults", "-no-user-config", "-no-reboot"]
+    argv += ["-M", _MACHINE, "-cpu", cpu, "-smp", "1", "-m", str(MEMORY_MB)]
+    argv += ["-icount", "shift=0", "-display", "none"]
+    argv += ["-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"]
+    argv += ["-chardev", f"socket,id=monitor,fd={monitor}"]
+    argv += ["-mon", "chardev=monitor,mode=control"]
+    argv += ["-kernel", str(made.kernel), "-initrd", str(made.initrd)]
+    argv += ["-append", _APPEND, "-device", "virtio-net-device,netdev=n0"]
+    # Port 0: the kernel chooses. restrict=on: the guest must not reach this machine's services.
+    return [*argv, "-netdev", "user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
+
+
 class Board:
     """A running emulated board, between `with` and its end.
 
@@ -73,16 +86,12 @@ class Board:
     def __enter__(self) -> Self:
         end = time.monotonic() + self._deadline
         self._console = tempfile.TemporaryFile()
-        self._monitor, theirs = socket.socketpair()
-        self._answers = self._monitor.makefile("rb")
+        self._monitor = Monitor(self._deadline)
         try:
-            with theirs:
-                self._process = self._start(theirs.fileno())
+            self._process = self._start(self._monitor.theirs.fileno())
+            self._monitor.started()
             try:
-                self._monitor.settimeout(self._deadline)
-                self.version = self._greeting()
-                self.port = self._forwarded_port()
-                self._wait_until_ready(end)
+                self._come_up(end)
             except BaseException:
                 self._kill()
                 raise
@@ -130,73 +139,32 @@ class Board:
 
     def _start(self, monitor: int) -> subprocess.Popen[bytes]:
         console = self._console.fileno()
-        argv = [PROGRAM, "-nodefaults", "-no-user-config", "-no-reboot"]
-        argv += ["-M", _MACHINE, "-cpu", self.cpu, "-smp", "1", "-m", str(MEMORY_MB)]
-        argv += ["-icount", "shift=0", "-display", "none"]
-        argv += [
-            "-chardev",
-            f"file,id=console,path=/dev/fd/{console}",
-            "-serial",
-            "chardev:console",
-        ]
-        argv += ["-chardev", f"socket,id=monitor,fd={monitor}"]
-        argv += ["-mon", "chardev=monitor,mode=control"]
-        argv += ["-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd)]
-        argv += ["-append", _APPEND, "-device", "virtio-net-device,netdev=n0"]
-        # Port 0: the kernel chooses. restrict=on: the guest must not reach this machine's services.
-        argv += ["-netdev", "user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
         try:
             return subprocess.Popen(
-                tied(argv),
+                tied(arguments(self.cpu, self.image, f"/dev/fd/{console}", monitor)),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
                 pass_fds=(console, monitor),
             )
         except FileNotFoundError as error:
-            raise _no_tool(str(error.filename)) from None
+            raise no_tool(str(error.filename)) from None
 
-    def _greeting(self) -> str:
-        version = self._receive("QMP")["version"]["qemu"]
-        self._command("qmp_capabilities")
-        return f"{version['major']}.{version['minor']}.{version['micro']}"
-
-    def _forwarded_port(self) -> int:
-        line = {"command-line": "info usernet"}
-        text = self._command("human-monitor-command", line)
-        match = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", text)
-        if not match:
-            raise self.trouble("QEMU does not tell the port of the board's SSH server")
-        return int(match[1])
-
-    def _command(self, name: str, arguments: dict[str, str] | None = None) -> Any:
-        request = {"execute": name} | ({"arguments": arguments} if arguments else {})
+    def _come_up(self, end: float) -> None:
         try:
-            self._monitor.sendall(json.dumps(request).encode() + b"\n")
-        except OSError:
+            self.version = self._monitor.greeting()
+            self.port = self._monitor.forwarded_port()
+        except qmp.Closed:
             raise self._died() from None
-        return self._receive("return")
-
-    def _receive(self, key: str) -> Any:
-        """The next message with `key`; events in between are dropped."""
-        try:
-            for line in self._answers:
-                message = json.loads(line)
-                if key in message:
-                    return message[key]
-                if "error" in message:
-                    raise self.trouble(f"QEMU says: {message['error']['desc']}")
-        except TimeoutError:
-            raise self.trouble(f"QEMU did not answer in {self._deadline:.0f} s") from None
-        except OSError:
-            pass
-        raise self._died()
+        except qmp.Refused as error:
+            raise self.trouble(str(error)) from None
+        self._wait_until_ready(end)
 
     def _died(self) -> InfraError | UserError:
         status = self._process.wait(timeout=10)
         tail = self.console()
         if status == 127:
-            return _no_tool(PROGRAM)
+            return no_tool(PROGRAM)
         if "unsupported machine type" in tail or "unable to find CPU model" in tail:
             return UserError(
                 f"QEMU is too old for this board: {tail}",
@@ -225,19 +193,22 @@ class Board:
         self._process.wait()
 
     def _release(self) -> None:
-        self._answers.close()
         self._monitor.close()
         self._console.close()
 
 
 @contextmanager
 def connect(unit: Device, say: Callable[[str], None] = progress) -> Iterator[base.Device]:
-    """Boot a board and log in to it."""
+    """Boot a board and log in to it; or only log in, if the unit says where it is up."""
     from toolchain.devices.login import Login
     from toolchain.devices.ssh import session
 
     cpu = unit.cpu or ""
     check_model(cpu, unit.name)
+    if unit.host:
+        with _standing(unit) as device:
+            yield device
+        return
     made = image.ensure(say)
     with Board(cpu, made) as board:
         login = Login(
@@ -258,7 +229,28 @@ def connect(unit: Device, say: Callable[[str], None] = progress) -> Iterator[bas
             raise board.trouble(f"the board stopped: {error.message}") from error
 
 
-def _no_tool(name: str) -> UserError:
+@contextmanager
+def _standing(unit: Device) -> Iterator[base.Device]:
+    """A board that somebody started: `boards.up`."""
+    from toolchain.devices import boards, ssh
+    from toolchain.devices.login import Login
+
+    login = Login(
+        host=unit.host or "",
+        port=unit.port,
+        user=unit.user,
+        key=Path(unit.key) if unit.key else None,
+        known_hosts=Path(unit.known_hosts or "~/.ssh/known_hosts").expanduser(),
+    )
+    boards.refuse_ended(unit)
+    facts = boards.facts(unit)
+    with ssh.session(login, name=unit.name, emulated=True, more_facts=facts) as device:
+        # Its clock counts instructions: after hours of work it would be far behind.
+        device.run(["date", "-u", "-s", f"@{time.time():.0f}"], timeout=BOOT_SECONDS)
+        yield device
+
+
+def no_tool(name: str) -> UserError:
     return UserError(
         f"the command '{name}' is not installed",
         where="emulated board",

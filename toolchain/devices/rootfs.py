@@ -30,6 +30,9 @@ _PACKAGES = (
     "openssh-sftp-server",
     "zlib1g",
 )
+# Leases need flock, which Debian's busybox lacks. It is all that is taken of its package: without
+# the libraries that the rest of it wants.
+_ALONE, _FLOCK = "util-linux", "usr/bin/flock"
 # Debian's and Ubuntu's small kernels for virtual machines, by the packages that lead to them.
 _KERNELS = ("linux-image-cloud-arm64", "linux-image-virtual")
 _MODULES = ("virtio_mmio", "virtio_net")
@@ -37,7 +40,7 @@ _MODULES = ("virtio_mmio", "virtio_net")
 _LIBRARIES = "usr/lib/aarch64-linux-gnu"
 _KEPT = re.compile(
     rf"{_LIBRARIES}/[^/]+\.so[^/]*|usr/lib/ld-linux-aarch64\.so\.1|usr/lib/openssh/[^/]+"
-    r"|usr/sbin/sshd|usr/bin/busybox"
+    rf"|usr/sbin/sshd|usr/bin/busybox|{_FLOCK}"
 )
 
 _INIT = f"""#!/usr/bin/busybox sh
@@ -93,7 +96,7 @@ class System:
 
 def make(archive: debian.Archive, say: Callable[[str], None]) -> System:
     """Kernel and root file system from the packages that `archive` offers."""
-    base = archive.closure(_PACKAGES)
+    base = [*archive.closure(_PACKAGES), *archive.find([_ALONE]).values()]
     kernel_packages = _kernel_packages(archive)
     files = archive.download([*base, *kernel_packages])
     say("unpacking")
@@ -102,6 +105,8 @@ def make(archive: debian.Archive, say: Callable[[str], None]) -> System:
         for path, entry in _unpacked(files[package.name]).items():
             if _KEPT.fullmatch(path):
                 entries[path] = entry
+    if _FLOCK not in entries:
+        raise InfraError(f"the package {_ALONE} has no {_FLOCK}", where="making a board")
     kernel: dict[str, cpio.Entry] = {}
     for package in kernel_packages:
         kernel |= _unpacked(files[package.name])

@@ -111,6 +111,7 @@ def judged(figures: dict[str, Any], checks: Path) -> dict[str, Any]:
                     f"--figures={file}",
                     f"--checks={checks.absolute()}",
                     "-qq",
+                    "--disable-plugin-autoload",  # of whatever else is installed
                     "-p",
                     "no:cacheprovider",
                 ],

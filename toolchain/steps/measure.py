@@ -13,10 +13,10 @@ from typing import Any
 
 from safetensors.numpy import save
 
-from toolchain import deployment, devices
+from toolchain import deployment
 from toolchain.atomic import write_bytes, write_json
 from toolchain.bundle import Bundle, digest
-from toolchain.deployment import refuse_unfit
+from toolchain.devices import lease, preflight
 from toolchain.devices.base import Device
 from toolchain.errors import CheckFailed, InfraError, show
 from toolchain.samples import from_bin, load, to_bin
@@ -26,6 +26,7 @@ from toolchain.steps.main import NONE, say, step
 
 SCHEMA = 2
 LOAD_FACTS = ("delegates", "delegated_share", "undelegated", "remarks", "not_quantized")
+WAIT_SECONDS = 1800.0  # for whoever has the device
 INPUTS, OUTPUTS, PROFILE = "evaluation.bin", "outputs.bin", "profile.bin"
 
 
@@ -63,10 +64,15 @@ def run(
     }
     found: dict[str, Any] = {}
     try:
-        with devices.connect(unit) as connected:
-            record["provenance"]["device"] = facts = connected.facts()
-            refuse_unfit(packed, facts)
-            found = _measured(packed, runtime, load(data), connected, how, profile != NONE)
+        with lease.leased(unit, wait=WAIT_SECONDS, say=say) as connected:
+            facts = connected.facts()
+            record["provenance"]["device"] = preflight.lasting(facts)
+            preflight.check(packed.manifest, facts)
+            try:
+                found = _measured(packed, runtime, load(data), connected, how, profile != NONE)
+            except CheckFailed:
+                deployment.refuse_damaged(packed, runtime, connected)
+                raise
         record |= {"status": "measured", "reason": "", **found.pop("record")}
     except CheckFailed as error:
         record |= {"status": "failed", "reason": str(error)}

@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolchain import deployment, devices, quiet, racing, rounds
+from toolchain import deployment, quiet, racing, rounds
 from toolchain.atomic import read_json, write_json
 from toolchain.bundle import Bundle
+from toolchain.devices import lease
 from toolchain.devices.base import Device
 from toolchain.errors import InfraError, show
 from toolchain.samples import load, to_bin
 from toolchain.schema import Device as Unit
 from toolchain.schema import Measure, decode_json
 from toolchain.steps.main import say, step
+from toolchain.steps.measure import WAIT_SECONDS
 
 SCHEMA = 1
+TTL_SECONDS = 180.0  # of the lease: each heartbeat is work for the device
 INPUTS, OUTPUTS = "evaluation.bin", "outputs.bin"
 # A turn of a small model takes more inferences than asked for, until it lasts so long: a shorter
 # one would be over before the kernel's clock ticks, and nothing that disturbs it would show.
@@ -114,16 +117,19 @@ def run(
 def _raced(entered: Sequence[Program], data: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
     first = {name: array[:1] for name, array in data.items() if name.startswith("input.")}
     wanted = max(one.how.rounds for one in entered)
-    local = unit.driver == "local"
     waiting = quiet.alone(lambda: say("waiting until nothing else of ours works here"))
-    with devices.connect(unit) as device, tempfile.TemporaryDirectory() as temporary:
+    with (
+        # Alone before the lease: a step that has the lease ends, one that waits for it does not.
+        waiting if unit.driver == "local" else nullcontext(),
+        lease.leased(unit, wait=WAIT_SECONDS, ttl=TTL_SECONDS, say=say) as device,
+        tempfile.TemporaryDirectory() as temporary,
+    ):
         inputs = Path(temporary) / INPUTS
         inputs.write_bytes(to_bin(first, "input."))
         for one in entered:
             deployment.send(one.bundle, one.runtime, device, {INPUTS: inputs}, one.folder)
         turns = {one.key: _turn_of(one, device, wanted) for one in entered}
-        with waiting if local else nullcontext():
-            return rounds.taken(turns, device, wanted=wanted, say=say)
+        return rounds.taken(turns, device, wanted=wanted, say=say)
 
 
 def _turn_of(one: Program, device: Device, wanted: int) -> rounds.Turn:

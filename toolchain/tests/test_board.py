@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import paramiko
@@ -17,8 +17,8 @@ import pytest
 
 from toolchain import devices
 from toolchain.devices import image, qemu
-from toolchain.devices.login import bounded
 from toolchain.devices.ssh import SshDevice
+from toolchain.devices.watchdog import bounded
 from toolchain.errors import InfraError
 from toolchain.schema import Device
 from toolchain.tests.boards import on
@@ -192,16 +192,16 @@ def test_a_folder_that_stays(board, tmp_path, monkeypatch):
     files = {name: tmp_path / name for name in content}
     digest = "ab" * 32
     sent: list[str] = []
-    deliver = SshDevice.deliver
+    upload = SshDevice.upload
 
-    def seen(device: SshDevice, files: Mapping[str, Path], into: str) -> None:
-        sent.append(into)
-        deliver(device, files, into)
+    def seen(device: SshDevice, files: Mapping[str, Path], resume: bool = False) -> None:
+        sent.extend(to for to in files if "/partial/" in to)
+        upload(device, files, resume)
 
-    monkeypatch.setattr(SshDevice, "deliver", seen)
+    monkeypatch.setattr(SshDevice, "upload", seen)
     there = ["sha256sum", *(f"p0/lib/{name}" for name in content)]
     digests = [hashlib.sha256(data).hexdigest() for data in content.values()]
-    for times, damage in ((1, False), (1, True), (2, False)):
+    for times, damage in ((3, False), (3, True), (4, False)):
         with on(board, tmp_path) as device:
             device.link("p0/lib", digest, files)
             assert len(sent) == times
@@ -211,6 +211,7 @@ def test_a_folder_that_stays(board, tmp_path, monkeypatch):
             assert device.run(["ls", "-A", f"{kept}/.."], timeout=20).stdout.split() == [b"ab" * 32]
             if damage:
                 device.run(["cp", f"{kept}/deep/three.so", f"{kept}/libone.so"], timeout=20)
+                assert device.run(there, timeout=20).stdout.split()[0] != digests[0].encode()
 
 
 # ---- what goes wrong on the device
@@ -254,15 +255,14 @@ def test_a_disk_that_fills_up_on_the_way(small, tmp_path, monkeypatch):
 
 def test_a_damaged_upload_is_noticed(device, tmp_path, monkeypatch):
     (tmp_path / "f").write_bytes(b"0123456789" * 1000)
-    put = paramiko.SFTPClient.put
+    upload = device._upload
+    script = 'printf X | dd of="$1" bs=1 seek=5000 conv=notrunc 2>/dev/null'
 
-    def damaging(sftp: paramiko.SFTPClient, local: str, remote: str, callback: None) -> None:
-        put(sftp, local, remote, callback)
-        with sftp.open(remote, "r+b") as file:
-            file.seek(5000)
-            file.write(b"X")
+    def damaging(files: Mapping[str, Path], resume: bool = False) -> None:
+        upload(files, resume)
+        device.ask(script, *files, doing="damaging a file")
 
-    monkeypatch.setattr(paramiko.SFTPClient, "put", damaging)
+    monkeypatch.setattr(device, "_upload", damaging)
     with pytest.raises(InfraError, match=r"f arrived damaged: sha256 \w{64} instead of \w{64}"):
         device.put({"f": tmp_path / "f"})
 
@@ -277,14 +277,13 @@ def test_a_board_killed_in_the_middle_of_an_upload(doomed, tmp_path, monkeypatch
     board, device = doomed
     with (tmp_path / "big").open("wb") as file:
         file.truncate(300 << 20)
-    opened: Callable[[], AbstractContextManager[paramiko.SFTPClient]] = device._sftp
-    timers: list[threading.Timer] = []
+    upload, timers = device._upload, list[threading.Timer]()
 
-    def killed_soon() -> AbstractContextManager[paramiko.SFTPClient]:
+    def killed_soon(files: Mapping[str, Path], resume: bool = False) -> None:
         timers.append(after(0.5, lambda: os.kill(board.pid, signal.SIGKILL)))
-        return opened()
+        upload(files, resume)
 
-    monkeypatch.setattr(device, "_sftp", killed_soon)
+    monkeypatch.setattr(device, "_upload", killed_soon)
     with pytest.raises(InfraError, match="the connection was lost while uploading"):
         device.put({"big": tmp_path / "big"})
     monkeypatch.undo()
@@ -331,7 +330,8 @@ def test_a_board_that_no_longer_answers(made, tmp_path):
         waiting = stack.enter_context(on(board, tmp_path))
         channel = waiting._transport.open_session()
         uploading = stack.enter_context(on(board, tmp_path))
-        sftp = stack.enter_context(uploading._sftp())
+        sftp = paramiko.SFTPClient.from_transport(uploading._transport)
+        assert sftp
         os.kill(board.pid, signal.SIGSTOP)
         for operation, device in zip(operations, connected, strict=True):
             device.patience = device._transport.channel_timeout = 1

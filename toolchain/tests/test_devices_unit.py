@@ -80,7 +80,10 @@ def test_paths_of_a_unit_may_be_in_the_home_folder(lab, tmp_path, monkeypatch):
         ('[pi5]\nhost = "h"\nport = 70000\n', "port: 70000"),
         ('[pi5]\nhost = "h"\nkey = "none"\n', r"\[pi5\].key: no such file.*relative to the"),
         ('[pi5]\nhost = "h"\nknown_hosts = "none"\n', "known_hosts: no such file"),
-        ('[pi5]\nhost = "h"\ndriver = "smoke"\n', "'smoke' should be 'qemu', 'ssh' or 'local'"),
+        (
+            '[pi5]\nhost = "h"\ndriver = "smoke"\n',
+            "'smoke' should be 'qemu', 'ssh', 'local' or 'labgrid'",
+        ),
         ('[pi5]\ndriver = "qemu"\ncpu = "max"\n', "SME"),
         ('[pi5]\nname = "x"\nhost = "h"\n', "unknown key 'name'"),
         ("pi5 = 3\n", "is not a table"),
