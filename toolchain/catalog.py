@@ -22,7 +22,7 @@ from toolchain.schema import (
 )
 
 RESERVED = {
-    "recipe": ("runtime", "tools", "devices", "benchmark", "all"),
+    "recipe": ("runtime", "tools", "devices", "benchmark", "nightly", "all"),
     "variant": ("spec", "race", "all"),
 }  # folders of the build tree
 

@@ -22,21 +22,14 @@ import SCons.Script as scons
 from SCons.Scanner import ScannerBase
 from SCons.Subst import Literal
 
-from toolchain import cache
+from toolchain import cache, step_environment
 from toolchain.atomic import write_bytes
 from toolchain.errors import CheckFailed, InfraError, UserError, show
 from toolchain.imports import imported_files
-from toolchain.steps.main import INTERRUPTED, PARENT
+from toolchain.steps.main import INTERRUPTED
 from toolchain.timings import Timings
 
 ROOT = Path(__file__).parent.parent  # also the folder that SCons runs in
-# What a step may see of the caller's environment: where things are, and how to reach them.
-PASSED_ON = (
-    "PATH", "HOME", "USER", "TMPDIR", "PYTHONPATH", "SSH_AUTH_SOCK", "SLIPWAY_CACHE",
-    "XDG_CACHE_HOME", "SOURCE_DATE_EPOCH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-    "http_proxy", "https_proxy", "no_proxy",
-)  # fmt: skip
-PASSED_ON_PREFIX = "PIP_"
 GIB_PER_HEAVY_STEP = 3
 LARGE = 32 << 20  # bytes
 SLOW_SECONDS = 2.0  # a step that took longer says so when it is done
@@ -149,21 +142,7 @@ def _environment(build: Path, cached: Path | None) -> Any:
         PYTHON=sys.executable,
         SPAWN=_spawn,
         ESCAPE=lambda argument: argument,
-        ENV={
-            name: value
-            for name, value in os.environ.items()
-            if name in PASSED_ON or name.startswith(PASSED_ON_PREFIX)
-        }
-        | {
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": os.pathsep.join(
-                [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-            ),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONHASHSEED": "0",  # data that is drawn from a set comes in the same order
-            "OMP_NUM_THREADS": "1",  # more would change the last bits, and fight with -j
-            PARENT: str(os.getpid()),
-        },
+        ENV=step_environment.of_this_process(),
     )
     env.Decider(_changed)
     env.SConsignFile(str((build / ".sconsign").absolute()))

@@ -6,6 +6,7 @@ built, or left out with the reason where others remain. Imports no torch.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ class Job:
     device: Device
     measure: Measure
     checks: Checks
+
+    @property
+    def recipe_sha256(self) -> str:
+        """Digest of the recipe, as decoded, without its other variants."""
+        own = self.entry.recipe.model_copy(update={"variants": {self.variant_name: self.variant}})
+        return hashlib.sha256(own.canonical().encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ runtime/<target>/target.json
 runtime/<target>/<runtime>/{sdk.whl,runner,runtime.json,lib/*.so} what runs programs there
 tools/{python,<target>}.json                                      versions of the tools
 devices/<device>.json
+nightly/<run>/{attempt-<n>/,attempts.jsonl,summary.json,junit.xml,report.html}    of scripts/nightly
 summary.json
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -181,7 +180,7 @@ def verdict(engine: Engine, place: Place) -> Path:
         _who(job),
         {"out": at_device / "verdict.json"},
         inputs,
-        {"metric": metric, "folder": str(folder), "recipe-sha256": _digest(job)},
+        {"metric": metric, "folder": str(folder), "recipe-sha256": job.recipe_sha256},
         needs=[
             engine.text(at.folder_note, str(folder)),
             *sorted((ROOT / "device_tests").glob("*.py")),
@@ -193,12 +192,6 @@ def verdict(engine: Engine, place: Place) -> Path:
 
 def _who(job: Job) -> str:
     return f"{job.entry.name} {job.variant_name} {job.backend} {job.device.name}"
-
-
-def _digest(job: Job) -> str:
-    """sha256 of the recipe, as decoded, without its other variants."""
-    own = job.entry.recipe.model_copy(update={"variants": {job.variant_name: job.variant}})
-    return hashlib.sha256(own.canonical().encode()).hexdigest()
 
 
 def _disturbed(race: Path) -> bool:
