@@ -25,6 +25,8 @@ TOOLS = {  # program -> Debian package
 TEST_TOOLS = {  # what the tests alone need
     "qemu-x86_64": "qemu-user",
     "/usr/sbin/sshd": "openssh-server",
+    "/usr/sbin/dropbear": "dropbear-bin",
+    "pg_createcluster": "postgresql",
 }
 NOT_NEEDED = (  # of `pip check`
     # The recipe minilm reads the weights in this package; nothing runs its code.

@@ -1,0 +1,97 @@
+"""One fault after the other on one bench, with what has to hold after each."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolchain.tests.campaign import acts, faults
+from toolchain.tests.campaign.acts import Product
+from toolchain.tests.campaign.benches import Bench
+from toolchain.tests.campaign.faults import Fault, Scene
+
+
+@dataclass
+class Report:
+    """counts: by kind of fault and how it ended for the client. state: old or new bundle after."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    state: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+def drawn(kind: str, count: int, chance: random.Random) -> list[Fault]:
+    """Faults for a kind of bench, each kind at least once, in random order."""
+    mix = faults.MIX[kind]
+    chosen = list(mix) + chance.choices(list(mix), weights=list(mix.values()), k=count)
+    chosen = chosen[: max(count, len(mix))]
+    chance.shuffle(chosen)
+    return chosen
+
+
+def campaign(
+    bench: Bench,
+    product: Product,
+    wanted: list[Fault],
+    chance: random.Random,
+    folder: Path,
+    say: Callable[[str], object] = print,
+) -> Report:
+    """AssertionError, with the number of the fault, at the first thing that does not hold."""
+    report, began = Report(), time.monotonic()
+    acts.push(bench.unit(), product)
+    for number, fault in enumerate(wanted):
+        try:
+            _one(bench, product, fault, chance, folder, report)
+        except BaseException:
+            say(f"fault {number} of {bench.kind}: {fault.__name__}")
+            raise
+        if number % 20 == 19:
+            say(f"{bench.kind}: {number + 1} of {len(wanted)} faults")
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _one(
+    bench: Bench,
+    product: Product,
+    fault: Fault,
+    chance: random.Random,
+    folder: Path,
+    report: Report,
+) -> None:
+    before, damaged = acts.look(bench)
+    assert before is not None
+    assert not damaged
+    new = product.other(folder / "new.tar", chance)
+    more = product.other(folder / "more.tar", chance)
+    ended = fault(Scene(bench, chance, new, more, folder))
+    acts.free_within_ttl(bench)
+    after, damaged = acts.look(bench)
+    good: set[str | None] = {before, new.tree, more.tree}
+    if bench.forgets and fault in (faults.off_while_pushing, faults.off_while_measuring):
+        good.add(None)  # it starts with an empty disk
+    assert after in good, f"{after} is neither the old bundle, {before}, nor the new one"
+    assert not damaged, f"{ended}, and then these are damaged: {damaged}"
+    if ended == "done" and fault is faults.cut_push:
+        assert after == new.tree, "what was said to be done is not"
+    report.counts[fault.__name__, ended] += 1
+    report.state[_state(after, before)] += 1
+    again = acts.push(bench.unit(), new)
+    assert again.digest == new.tree
+    if fault in (faults.cut_measurement, faults.off_while_measuring):
+        assert acts.measured(bench.unit(), new, folder / "measured") == "measured"
+
+
+def _state(after: str | None, before: str | None) -> str:
+    if after is None:
+        return "empty disk"
+    return "old bundle" if after == before else "new bundle"
