@@ -48,6 +48,8 @@ Helpful flags of SCons:  -j N jobs   -n what would run first   -k go on after an
 
 Exit status: 0 all pass, 1 a check failed or could not be decided, 2 something to mend in a recipe
 or an option, 3 a device, the network or a tool broke.
+Every night, on all units at once: ./scripts/nightly -h
+Devices: .venv/bin/python -m toolchain.devices -h
 By hand: pytest device_tests --bundle build/.../bundle.tar --device qemu:cortex-a72
 """
 
