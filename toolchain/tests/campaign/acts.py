@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -17,6 +19,7 @@ from toolchain import schema
 from toolchain.atomic import read_json
 from toolchain.bundle import Bundle
 from toolchain.devices import deploy, lease, trees
+from toolchain.devices.ssh import SshDevice
 from toolchain.samples import from_bin
 from toolchain.steps import measure
 from toolchain.tests.campaign.benches import Bench, connect
@@ -60,8 +63,13 @@ class Product:
 
 def push(unit: schema.Device, product: Product, thorough: bool = False) -> deploy.Pushed:
     with lease.leased(unit, ttl=TTL, wait=WAIT, say=_nothing) as device:
-        packed = Bundle.open(product.bundle)
-        return deploy.push(device, SLOT, packed, product.runtime, KEEP, thorough)  # type: ignore[arg-type]
+        assert isinstance(device, SshDevice)
+        return placed(device, product, thorough)
+
+
+def placed(device: SshDevice, product: Product, thorough: bool = False) -> deploy.Pushed:
+    packed = Bundle.open(product.bundle)
+    return deploy.push(device, SLOT, packed, product.runtime, KEEP, thorough)
 
 
 def measured(unit: schema.Device, product: Product, folder: Path) -> str:
@@ -96,19 +104,19 @@ def _samples(packed: Bundle) -> dict[str, np.ndarray]:
     return from_bin(packed.read(bundles.SELF_TEST_INPUTS), specs, "input.")
 
 
-def look(bench: Bench) -> tuple[str | None, list[str]]:
+def look(device: SshDevice) -> tuple[str | None, list[str]]:
     """The digest of the slot's tree, if it has one, and the names of its damaged files."""
-    with connect(bench) as device:
-        there = {slot.name: slot for slot in deploy.slots(device)}
-        if SLOT not in there:
-            return None, []
-        return there[SLOT].current, deploy.verify(device, SLOT)
+    there = {slot.name: slot for slot in deploy.slots(device)}
+    if SLOT not in there:
+        return None, []
+    return there[SLOT].current, deploy.verify(device, SLOT)
 
 
-def free_within_ttl(bench: Bench) -> None:
-    """InfraError if the lease cannot be had within its time to live and a second."""
-    with connect(bench) as device, lease.hold(device, ttl=TTL, wait=TTL + 1, say=_nothing):
-        pass
+@contextmanager
+def freed(bench: Bench) -> Iterator[SshDevice]:
+    """The device, held; InfraError if its lease cannot be had within TTL and a second."""
+    with connect(bench) as device, lease.hold(device, ttl=60, wait=TTL + 1, say=_nothing):
+        yield device
 
 
 def _nothing(_line: str) -> None:

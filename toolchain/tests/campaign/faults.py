@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from toolchain.devices import deploy
@@ -26,13 +27,18 @@ SECONDS = 1.5  # that a push or a measurement takes, about
 
 @dataclass(frozen=True)
 class Scene:
-    """What a fault is given. new: what is pushed. more: another bundle that no device has seen."""
+    """What a fault is given. new: a form of `product` that no device has seen; it is pushed."""
 
     bench: Bench
     chance: random.Random
+    product: Product
     new: Product
-    more: Product
     folder: Path
+
+    @cached_property
+    def other(self) -> Product:
+        """One more that no device has seen."""
+        return self.product.other(self.folder / "other.tar", self.chance)
 
 
 def cut_push(scene: Scene) -> str:
@@ -81,10 +87,10 @@ def client_killed(scene: Scene) -> str:
 
 def two_clients(scene: Scene) -> str:
     """Two clients push different bundles at once: both are done, one after the other."""
-    said: list[str] = []
+    said, _ = list[str](), scene.other  # made before the race
 
     def other() -> None:
-        said.append(_tried(lambda: acts.push(scene.bench.unit(), scene.more)))
+        said.append(_tried(lambda: acts.push(scene.bench.unit(), scene.other)))
 
     beside = threading.Thread(target=other)
     beside.start()

@@ -47,10 +47,12 @@ def campaign(
 ) -> Report:
     """AssertionError, with the number of the fault, at the first thing that does not hold."""
     report, began = Report(), time.monotonic()
-    acts.push(bench.unit(), product)
+    before = acts.push(bench.unit(), product).digest
     for number, fault in enumerate(wanted):
+        new = product.other(folder / "new.tar", chance)
+        scene = Scene(bench, chance, product, new, folder)
         try:
-            _one(bench, product, fault, chance, folder, report)
+            before = _one(scene, fault, before, report)
         except BaseException:
             say(f"fault {number} of {bench.kind}: {fault.__name__}")
             raise
@@ -60,35 +62,29 @@ def campaign(
     return report
 
 
-def _one(
-    bench: Bench,
-    product: Product,
-    fault: Fault,
-    chance: random.Random,
-    folder: Path,
-    report: Report,
-) -> None:
-    before, damaged = acts.look(bench)
-    assert before is not None
-    assert not damaged
-    new = product.other(folder / "new.tar", chance)
-    more = product.other(folder / "more.tar", chance)
-    ended = fault(Scene(bench, chance, new, more, folder))
-    acts.free_within_ttl(bench)
-    after, damaged = acts.look(bench)
-    good: set[str | None] = {before, new.tree, more.tree}
-    if bench.forgets and fault in (faults.off_while_pushing, faults.off_while_measuring):
-        good.add(None)  # it starts with an empty disk
-    assert after in good, f"{after} is neither the old bundle, {before}, nor the new one"
-    assert not damaged, f"{ended}, and then these are damaged: {damaged}"
-    if ended == "done" and fault is faults.cut_push:
-        assert after == new.tree, "what was said to be done is not"
+def _one(scene: Scene, fault: Fault, before: str, report: Report) -> str:
+    """The tree that is current in the end."""
+    bench, new = scene.bench, scene.new.tree
+    ended = fault(scene)
+    with acts.freed(bench) as device:
+        after, damaged = acts.look(device)
+        good: set[str | None] = {before, new}
+        if fault is faults.two_clients:
+            good.add(scene.other.tree)
+        if bench.forgets and fault in (faults.off_while_pushing, faults.off_while_measuring):
+            good.add(None)  # it starts with an empty disk
+        assert after in good, f"{after} is neither the old bundle, {before}, nor the new one"
+        assert not damaged, f"{ended}, and then these are damaged: {damaged}"
+        if ended == "done" and fault is faults.cut_push:
+            assert after == new, "what was said to be done is not"
+        again = acts.placed(device, scene.new)
+        assert again.digest == new
+        assert acts.look(device) == (new, [])
+    if fault in (faults.cut_measurement, faults.off_while_measuring):
+        assert acts.measured(bench.unit(), scene.new, scene.folder / "measured") == "measured"
     report.counts[fault.__name__, ended] += 1
     report.state[_state(after, before)] += 1
-    again = acts.push(bench.unit(), new)
-    assert again.digest == new.tree
-    if fault in (faults.cut_measurement, faults.off_while_measuring):
-        assert acts.measured(bench.unit(), new, folder / "measured") == "measured"
+    return new
 
 
 def _state(after: str | None, before: str | None) -> str:
