@@ -61,6 +61,8 @@ def _connected(login: Login) -> socket.socket:
         ) from None
     # A peer that is gone is noticed after so many milliseconds, not after the kernel's 15 minutes.
     reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
+    # Each command is several small messages, and each would wait 40 ms for the one before it.
+    reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return reached
 
 
