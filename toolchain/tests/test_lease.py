@@ -320,7 +320,7 @@ def test_a_killed_client_frees_the_device_within_its_time_to_live(server, ttl):
         killed = time.monotonic()
         gone(program)
         with lease.hold(device, wait=2 * ttl, say=lambda _: None):
-            assert time.monotonic() - killed < ttl + 1.0  # some questions on a busy machine
+            assert time.monotonic() - killed < ttl + 3.0  # some questions on a busy machine
         assert not work.exists()
         assert list((server.temporary / "lease").iterdir()) == [server.temporary / "lease/state"]
 
