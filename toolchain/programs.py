@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain.errors import UserError
-from toolchain.samples import reading
 from toolchain.schema import shown
 
 if TYPE_CHECKING:
@@ -100,6 +99,8 @@ def from_file(path: Path) -> ExportedProgram:
 def samples(path: Path) -> list[tuple[torch.Tensor, ...]]:
     """What the data step wrote, as a tuple of the model's inputs for each sample."""
     import safetensors.torch
+
+    from toolchain.samples import reading
 
     with reading(path):
         tensors = safetensors.torch.load_file(path)

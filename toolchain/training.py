@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from toolchain import loading, programs, schema
 from toolchain.errors import UserError
 from toolchain.material import Training
-from toolchain.samples import reading
 from toolchain.schema import decode_json
 from toolchain.steps.main import say
 
@@ -134,6 +133,8 @@ def _stacked(samples: Path, reference: str) -> tuple[tuple[torch.Tensor, ...], t
     """Inputs and labels of all samples, the sample and the batch dimension as one."""
     import safetensors.torch
     import torch
+
+    from toolchain.samples import reading
 
     with reading(samples):
         tensors = safetensors.torch.load_file(samples)
