@@ -12,6 +12,8 @@ from toolchain.devices import trees
 from toolchain.devices.base import Completed, Device
 from toolchain.errors import CheckFailed, InfraError
 
+# Signals that somebody sends: a device that is shut down, a user there.
+OF_OTHERS = ("SIGHUP", "SIGTERM")
 FILE_TROUBLE = 5  # the runner's status for files that cannot be read or written: a full disk
 
 
@@ -21,13 +23,15 @@ def send(
     device: Device,
     more: Mapping[str, Path] | None = None,
     folder: str = "",
+    thorough: bool = False,
 ) -> None:
     """Put the bundle, its runtime and `more` files into `folder` of the device's work folder.
 
     What the device has of them is not sent again. runtime: `runtime.json`, with the libraries in
     `lib` beside it. UserError if they are others than those that the bundle was packed with.
+    thorough: hash a large runtime, too, which stays on the device, and mend it.
     """
-    device.install(folder, trees.of_bundle(bundle, runtime), dict(more or {}))
+    device.install(folder, trees.of_bundle(bundle, runtime, thorough), dict(more or {}))
 
 
 def refuse_damaged(bundle: Bundle, runtime: Path, device: Device, folder: str = "") -> None:
@@ -50,6 +54,8 @@ def report(done: Completed) -> dict[str, Any]:
     """What the runner printed; CheckFailed if it did not end well: that is the product's fault."""
     said = done.stderr.decode(errors="replace").strip().splitlines()
     last = said[-1] if said else "it said nothing"
+    if done.signal in OF_OTHERS:
+        raise InfraError(f"the runner was ended by {done.signal}, which is not its own doing")
     if done.signal:
         raise CheckFailed(f"the runner was killed by {done.signal} on the device; last: {last}")
     if done.status == FILE_TROUBLE:

@@ -107,7 +107,15 @@ def rollback(device: UnixDevice, slot: str) -> str:
             where=device.name,
             hint=f"the current one stays; push the other one again to the slot '{slot}'",
         )
-    _switch(device, found, slot, at.previous, at.current, f"rolling {slot} back")
+    try:
+        _switch(device, found, slot, at.previous, at.current, f"rolling {slot} back")
+    except InfraError as error:
+        raise InfraError(
+            error.message,
+            where=error.where,
+            hint="it may be done nevertheless, and a second rollback would undo it. See which is "
+            f"current first:\n  python -m toolchain.devices status {device.name}",
+        ) from error
     return at.previous
 
 

@@ -107,12 +107,13 @@ class _Place:
             self._loop.close()
 
     def acquire(self, wait: float, say: Callable[[str], None]) -> None:
-        end, told = time.monotonic() + wait, False
+        end, told, freed = time.monotonic() + wait, False, set[str]()
         while True:
             self._known()
             if not (holder := self._holder()) and self._acquired():
                 return
-            if _gone(holder):
+            if _gone(holder) and holder not in freed:  # a release may have no effect
+                freed.add(holder)
                 say(f"{self._where}: {holder} has ended without releasing it; releasing it")
                 self._await(self._release(holder), "releasing the place")
                 continue

@@ -113,7 +113,7 @@ def hold(
         raise
     finally:
         heart.stop()
-        device.fence = outer
+        device.fence, device.revoked = outer, ""
         lost = _give_back(device, mine)
         # A program that others killed looks like one that failed by itself: it has not.
         if lost and (failed is None or isinstance(failed, CheckFailed)):
@@ -192,7 +192,8 @@ class _Heart(threading.Thread):
                 pause = self._lease.ttl / 3
             except InfraError:  # whether the lease is lost, only the device knows: ask it again
                 pause = self._lease.ttl / 10
-            if self._lease.lost:
+            if self._lease.lost:  # what is sent meets no fence
+                self._device.revoked = _was_lost(self._lease)
                 return
 
     def stop(self) -> None:
@@ -221,10 +222,14 @@ def _give_back(device: UnixDevice, mine: Lease) -> InfraError | None:
     if not mine.lost:
         return None
     return InfraError(
-        f"the lease was lost during the work: {mine.lost}",
+        _was_lost(mine),
         where=device.name,
         hint="what was measured does not count. Run the same command again",
     )
+
+
+def _was_lost(mine: Lease) -> str:
+    return f"the lease was lost during the work: {mine.lost}"
 
 
 def _joined(device: UnixDevice) -> Lease | None:

@@ -67,6 +67,7 @@ class LocalDevice(UnixDevice):
     def _upload(self, files: Mapping[str, Path], resume: bool = False) -> None:
         # Copies, not links: what a build changes in place must not change what is measured.
         for to, path in files.items():
+            self.refuse_revoked()
             try:
                 there = Path(to).stat().st_size if resume and Path(to).exists() else 0
                 if 0 < there <= path.stat().st_size:

@@ -24,17 +24,11 @@ def lasting(facts: Mapping[str, str]) -> dict[str, str]:
     return {name: fact for name, fact in facts.items() if name not in PASSING}
 
 
-def check(
-    manifest: Mapping[str, Any],
-    facts: Mapping[str, str],
-    needed_bytes: int = 0,
-    now: float | None = None,
-) -> None:
+def check(manifest: Mapping[str, Any], facts: Mapping[str, str], now: float | None = None) -> None:
     """Raise InfraError about the first thing that the device lacks; an unknown fact is no lack.
 
-    needed_bytes: of memory, besides what the bundle's program and libraries take. now: seconds
-    since the epoch when the facts were asked for; without it, that was just now. Free space is
-    looked at when it is known what has to be sent: see `store.send`.
+    now: seconds since the epoch when the facts were asked for; without it, that was just now. Free
+    space is looked at when it is known what has to be sent: see `store.send`.
     """
     _check_machine(manifest, facts)
     for tool in facts.get("lacks", "").split():
@@ -42,7 +36,7 @@ def check(
             f"the device has no command '{tool}', by which bundles are put in place and verified",
             hint=f"install it there: {TOOLS[tool]}",
         )
-    needed, there = least_memory(manifest) + needed_bytes, facts.get("memory_available", "")
+    needed, there = least_memory(manifest), facts.get("memory_available", "")
     if there.isdigit() and int(there) < needed:
         raise InfraError(
             f"the bundle needs at least {needed} bytes of memory for its program and libraries, "

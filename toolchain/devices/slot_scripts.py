@@ -39,6 +39,7 @@ for slot in "$1"/slots/*; do
     readlink "$slot/current"
     readlink "$slot/previous" || echo
     cat "$slot/current/manifest.json"
+    echo  # a damaged one may end anywhere
 done
 exit 0
 """

@@ -102,8 +102,13 @@ class SshDevice(UnixDevice):
 
     def _upload(self, files: Mapping[str, Path], resume: bool = False) -> None:
         with self._bounded("uploading", more=2 * self.patience) as watchdog:
+
+            def moved() -> None:
+                watchdog.touch()
+                self.refuse_revoked()
+
             try:
-                self._sender.send(files, resume, watchdog.touch)
+                self._sender.send(files, resume, moved)
             except transfer.CannotWrite as error:
                 size = files[error.to].stat().st_size
                 raise self._upload_failed(error.to, error, size) from error

@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from toolchain.atomic import read_json
 from toolchain.bundle import MANIFEST, Bundle
 from toolchain.errors import UserError
 
@@ -70,7 +72,7 @@ def of_files(name: str, files: Mapping[str, Path]) -> Tree:
 
 def of_runtime(runtime: Path, hashed: bool = False) -> Tree:
     """The libraries beside a `runtime.json`, as that one describes them."""
-    found = json.loads(runtime.read_bytes())
+    found = _described(runtime)
     files = {n: Stored(one["sha256"], one["bytes"]) for n, one in found["files"].items()}
     paths = {name: runtime.parent / LIBRARIES / name for name in files}
     return Tree(found["digest"], files, lambda _: paths, hashed=hashed)
@@ -82,7 +84,7 @@ def of_bundle(bundle: Bundle, runtime: Path, thorough: bool = False) -> Tree:
     runtime: `runtime.json`, with the libraries in `lib` beside it. UserError if they are others
     than those that the bundle was packed with. thorough: a runtime apart is `hashed`, too.
     """
-    wanted, found = bundle.manifest["runtime"], json.loads(runtime.read_bytes())
+    wanted, found = bundle.manifest["runtime"], _described(runtime)
     if found["digest"] != wanted["digest"]:
         raise UserError(
             f"the runtime is {found['digest'][:12]}, the bundle was made with "
@@ -104,6 +106,17 @@ def of_bundle(bundle: Bundle, runtime: Path, thorough: bool = False) -> Tree:
         return {name: to / name for name in files}
 
     return Tree(name, files, unpacked, shown, hashed=True)
+
+
+def _described(runtime: Path) -> dict[str, Any]:
+    found = read_json(runtime)
+    if not isinstance(found, dict) or not {"digest", "files"} <= found.keys():
+        raise UserError(
+            "describes no runtime",
+            where=str(runtime),
+            hint="one that does: build/runtime/<target>/<runtime>/runtime.json",
+        )
+    return found
 
 
 def stored(path: Path) -> Stored:

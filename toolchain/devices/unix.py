@@ -49,12 +49,14 @@ class UnixDevice(abc.ABC):
     work: absolute path of its work folder. above: ids of the processes above the command that made
     it (see `scripts.LOOK`). patience: seconds without a sign of life from the unit.
     fence: shell text before each run, and before each script that changes what stays on the device;
-    it ends the script with the status `FENCED_OFF` unless we may go on.
+    it ends the script with the status `FENCED_OFF` unless we may go on. revoked: why nothing more
+    of a file may be sent; empty if it may.
     """
 
     patience: float
     sent_bytes: int
     fence = ""
+    revoked = ""
 
     def __init__(
         self, name: str, *, where: str, emulated: bool, more_facts: Mapping[str, str]
@@ -136,6 +138,11 @@ class UnixDevice(abc.ABC):
     def upload(self, files: Mapping[str, Path], resume: bool = False) -> None:
         """Copy to absolute names in folders that exist; resume: after what is there."""
         self._upload(files, resume)
+
+    def refuse_revoked(self) -> None:
+        """InfraError if nothing more may be sent."""
+        if self.revoked:
+            raise InfraError(f"uploading: {self.revoked}", where=self._where)
 
     def make_room(self, files: Iterable[str]) -> None:
         """Make the folders of files in the work folder, for their absolute names.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from toolchain.atomic import read_json, write_json
 from toolchain.bundle import Bundle
 from toolchain.devices import lease
 from toolchain.devices.base import Device
-from toolchain.errors import InfraError, show
+from toolchain.errors import CheckFailed, InfraError, show
 from toolchain.samples import load, to_bin
 from toolchain.schema import Device as Unit
 from toolchain.schema import Measure, decode_json
@@ -117,10 +117,8 @@ def run(
 def _raced(entered: Sequence[Program], data: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
     first = {name: array[:1] for name, array in data.items() if name.startswith("input.")}
     wanted = max(one.how.rounds for one in entered)
-    waiting = quiet.alone(lambda: say("waiting until nothing else of ours works here"))
     with (
-        # Alone before the lease: a step that has the lease ends, one that waits for it does not.
-        waiting if unit.driver == "local" else nullcontext(),
+        _alone(unit),
         lease.leased(unit, wait=WAIT_SECONDS, ttl=TTL_SECONDS, say=say) as device,
         tempfile.TemporaryDirectory() as temporary,
     ):
@@ -132,8 +130,31 @@ def _raced(entered: Sequence[Program], data: Mapping[str, Any], unit: Unit) -> d
         return rounds.taken(turns, device, wanted=wanted, say=say)
 
 
+@contextmanager
+def _alone(unit: Unit) -> Iterator[None]:
+    """While nothing else of ours works on this host, if the unit is this host.
+
+    Before the lease: a step that has the lease ends, one that waits for it does not. Whoever keeps
+    it for a whole build goes first, though: each step of that build would wait for us, who wait.
+    """
+    if unit.driver != "local":
+        yield
+        return
+    with lease.leased(unit, wait=WAIT_SECONDS, say=say):
+        pass
+    with quiet.alone(lambda: say("waiting until nothing else of ours works here")):
+        yield
+
+
 def _turn_of(one: Program, device: Device, wanted: int) -> rounds.Turn:
-    return lambda: one.turn(device, wanted)
+    def turn() -> Mapping[str, Any]:
+        try:
+            return one.turn(device, wanted)
+        except CheckFailed:
+            deployment.refuse_damaged(one.bundle, one.runtime, device, one.folder)
+            raise
+
+    return turn
 
 
 if __name__ == "__main__":

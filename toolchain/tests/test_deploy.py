@@ -228,6 +228,16 @@ def test_what_is_gone_is_damage_too(place, make, name):
         assert place.output() == PROGRAM + LIBRARY
 
 
+def test_a_damaged_manifest_hides_no_other_slot(place, make):
+    with place.connect() as device:
+        pushed = push(device, make(), "a")
+        push(device, make(b"new"), "b")
+        manifest = place.root / "trees" / pushed.digest / "manifest.json"
+        manifest.chmod(0o600)
+        manifest.write_bytes(manifest.read_bytes()[:-1])
+        assert [slot.name for slot in deploy.slots(device)] == ["a", "b"]
+
+
 def test_a_damaged_bundle_is_not_rolled_back_to(place, make):
     with place.connect() as device:
         before = push(device, make()).digest
@@ -236,6 +246,24 @@ def test_a_damaged_bundle_is_not_rolled_back_to(place, make):
         with pytest.raises(InfraError, match=r"the current one .* is damaged: program\.pte"):
             deploy.rollback(device, "camera")
         assert place.output() == b"new" + LIBRARY
+
+
+def test_a_rollback_whose_answer_is_lost_is_not_just_done_again(place, make, monkeypatch):
+    with place.connect() as device:
+        first = push(device, make())
+        push(device, make(b"new"))
+        ask = device.ask
+
+        def lost(script, *args, doing, **options):
+            said = ask(script, *args, doing=doing, **options)
+            if doing.startswith("rolling"):
+                raise InfraError("the connection was lost", hint="Run the same command again")
+            return said
+
+        monkeypatch.setattr(device, "ask", lost)
+        with pytest.raises(InfraError, match="it may be done nevertheless"):
+            deploy.rollback(device, "camera")
+        assert deploy.slots(device)[0].current == first.digest
 
 
 def test_a_lost_lease_activates_nothing(place, make):
@@ -466,10 +494,28 @@ def test_a_program_damaged_on_the_device_is_not_measured(place, make):
         assert device.run(["./runner"], timeout=20).stdout == PROGRAM + LIBRARY
 
 
+def test_a_library_damaged_on_the_device_is_not_measured(place, make):
+    one = make()
+    with place.connect() as device:
+        deployment.send(one.bundle, one.runtime, device)
+        shared = trees.of_runtime(one.runtime).digest
+        _flip(place.root / "trees" / shared / "one.so")
+        deployment.send(one.bundle, one.runtime, device, thorough=True)
+        assert device.run(["./runner"], timeout=20).stdout == PROGRAM + LIBRARY
+
+
 def test_another_runtime_than_the_bundle_was_made_with(place, make):
     one, other = make(), make(library=b"other")
     with place.connect() as device, pytest.raises(UserError, match="the bundle was made with"):
         deploy.push(device, "camera", one.bundle, other.runtime)
+
+
+@pytest.mark.parametrize(("text", "told"), [("{", "is damaged"), ("[]", "describes no runtime")])
+def test_what_describes_no_runtime(place, make, text, told):
+    one = make()
+    one.runtime.write_text(text)
+    with place.connect() as device, pytest.raises(UserError, match=told):
+        push(device, one)
 
 
 def test_an_unfit_device_gets_nothing(place, make, monkeypatch):

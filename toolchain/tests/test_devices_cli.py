@@ -82,7 +82,10 @@ def test_help_names_all_commands(shell):
         (["list", "devices=none.toml"], "there is no such file", ""),
         (["doctor", "--wrong"], "unrecognized arguments: --wrong", "--help"),
         (["lease", "bench"], "give either --for SECONDS or -- COMMAND", "lease bench --"),
-        (["lease", "bench", "--for", "-3"], "invalid number of seconds value: '-3'", "--help"),
+        (["lease", "bench", "--for", "-3"], "'-3' is no number of seconds from 1 to 1e6", "--help"),
+        (["lease", "bench", "--ttl", "0.5", "--", "true"], "'0.5' is no number", "--help"),
+        (["lease", "bench", "--wait", "nan", "--for", "5"], "'nan' is no number", "--help"),
+        (["run", "bench", "--timeout", "nan"], "'nan' is no number of seconds", "--help"),
         (["release", "bench"], "no token is given", "--force"),
         (["reset", "qemu:cortex-a72"], "nothing of it would be left", "board up cortex-a72"),
         (["push", "bench", "none.tar"], "there is no such bundle", ""),
@@ -289,6 +292,14 @@ def test_bundles_are_pushed_run_and_rolled_back(shell, tmp_path):
         assert said.out.startswith(f"{word} --program program.pte ")
         assert shell("run", "bench", "--", "--other", "a b").out == f"{word} --other a b\n"
     assert "tiny (tiny x x x)" in shell("status", "bench").out
+    current = shell("status", "bench").out.rpartition("tiny (tiny x x x) ")[2].strip()
+    assert f"{current} is current in tiny; " in pushed.out
     assert "is current in tiny again" in shell("rollback", "bench").out
     assert shell("run", "bench", "--slot", "tiny").out.startswith("one ")
     assert "did you mean 'tiny'?" in shell("run", "bench", "--slot", "tinny").err
+    for manifest in shell.folder.glob("home/.cache/slipway/trees/*/manifest.json"):
+        manifest.chmod(0o600)
+        manifest.write_text("damaged")
+    damaged = shell("run", "bench")
+    assert damaged.status == 3
+    assert "the manifest of the bundle in 'tiny' is damaged" in damaged.err

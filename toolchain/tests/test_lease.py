@@ -21,7 +21,7 @@ from toolchain import schema
 from toolchain.devices import image, lease, lease_scripts, local, qemu
 from toolchain.devices.unix import FENCED_OFF, UnixDevice
 from toolchain.errors import CheckFailed, InfraError
-from toolchain.tests import sshd
+from toolchain.tests import proxy, sshd
 from toolchain.tests.boards import on
 from toolchain.tests.processes import alive, gone
 
@@ -345,6 +345,35 @@ def test_a_stopped_client_is_fenced_off(server):
         }
         left = {path.name for path in server.temporary.iterdir()}
         assert not left & {"ran", "written"}
+
+
+@pytest.mark.slow
+def test_who_lost_the_lease_sends_nothing_more(server, tmp_path):
+    """Not even the rest of a file that was on its way over a slow link."""
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(32_000_000))  # 16 s
+    with proxy.between(server.port, rate=2_000_000) as port:
+        known = tmp_path / "known"
+        known.write_text(server.known_hosts.read_text().replace(str(server.port), str(port)))
+        with ExitStack() as stack:
+            device = stack.enter_context(server.connect(port=port, known_hosts=str(known)))
+            taken = threading.Timer(2, lambda: stack.enter_context(_taken(server)))
+            taken.start()
+            began = time.monotonic()
+            with (
+                pytest.raises(InfraError, match="lost during the work: it passed on to the second"),
+                lease.hold(device, ttl=3),
+            ):
+                device.put({"file": file})
+            assert time.monotonic() - began < 12  # what is under way arrives first: some seconds
+
+
+@contextmanager
+def _taken(server: sshd.Server) -> Iterator[None]:
+    with server.connect() as other:
+        lease.release(other, None)
+        with lease.hold(other, owner="the second"):
+            yield
 
 
 @pytest.mark.slow

@@ -141,6 +141,14 @@ def test_a_disk_that_fills_while_the_runner_writes_is_an_infra_error(measured):
     assert "No space left" in record["reason"]
 
 
+@pytest.mark.parametrize("name", ["HUP", "TERM"])
+def test_a_runner_that_somebody_ends_says_nothing_of_the_product(measured, name):
+    """As a device does that is shut down while its connections still stand."""
+    record, _ = measured(f"#!/bin/sh\nkill -{name} $$\n")
+    assert record["status"] == "infra-error"
+    assert f"SIG{name}" in record["reason"]
+
+
 @pytest.mark.parametrize("status", [1, 126, 127])
 def test_a_runner_that_the_device_cannot_start_is_an_infra_error(measured, status):
     record, _ = measured(f"#!/bin/sh\necho 'cannot open shared object' >&2\nexit {status}\n")

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from toolchain import devices, racing, schema
-from toolchain.devices import guards
+from toolchain import devices, quiet, racing, schema
+from toolchain.devices import guards, lease
 from toolchain.devices.fake import FakeDevice
+from toolchain.devices.unix import UnixDevice
 from toolchain.steps import compare, race
 from toolchain.tests.test_measure import RUNTIME, packed
 
@@ -103,6 +106,44 @@ def test_a_program_that_breaks_leaves_the_others_racing(raced, capfd):
     assert "SIGSEGV" in record["failed"]["v1/xnnpack"]
     assert all(list(one["runs"]) == ["v0/xnnpack"] for one in record["rounds"])
     assert "v1/xnnpack" in capfd.readouterr().err
+
+
+DAMAGED = """#!/bin/sh
+program=$(readlink -f program.pte)
+chmod u+w "$program" && echo damaged >"$program"
+kill -SEGV $$
+"""
+
+
+def test_a_program_that_was_damaged_on_the_device_is_not_blamed(raced):
+    record = raced([WORKS, DAMAGED])
+    assert record["status"] == "infra-error"
+    assert "files that stay on the device were damaged" in record["reason"]
+    assert record["failed"] == {}
+
+
+def test_whoever_has_this_host_for_a_whole_build_goes_first(tmp_path, monkeypatch):
+    """To be alone here would stop that build's steps, and its lease would never end."""
+    for name in ("SLIPWAY_LEASE", "SLIPWAY_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    here = devices.resolve("local")
+    with ExitStack() as stack, devices.connect(here) as builds:
+        assert isinstance(builds, UnixDevice)
+        stack.enter_context(lease.hold(builds, owner="a build"))
+        ending = threading.Timer(0.5, stack.close)
+        ending.start()
+        held = []
+
+        @contextmanager
+        def alone(_waiting):
+            held.append(lease.status(builds))
+            yield
+
+        monkeypatch.setattr(quiet, "alone", alone)
+        with race._alone(here):
+            pass
+        ending.join()
+    assert held == [None]
 
 
 def test_only_what_could_be_measured_takes_part(raced):

@@ -9,7 +9,7 @@ import typing
 from pathlib import Path
 
 from toolchain.devices import lease
-from toolchain.devices.commands.common import Commands, connected, lasting
+from toolchain.devices.commands.common import Commands, add_wait, connected, lasting, seconds
 from toolchain.devices.unix import UnixDevice
 from toolchain.errors import InfraError, UserError, nearest
 
@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
         help="run the current bundle of a slot on its own samples, or with arguments of yours",
         usage="%(prog)s NAME [--slot SLOT] [--timeout SECONDS] [-- ARGUMENTS OF THE RUNNER…]",
     )
-    run.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
+    run.add_argument("--timeout", type=seconds, default=600.0, metavar="SECONDS")
     run.set_defaults(call=start)
     back = commands.add_parser("rollback", help="make the bundle before the current one again")
     back.set_defaults(call=roll_back)
@@ -38,9 +38,7 @@ def add(commands: Commands) -> None:
         command.add_argument("name", metavar="NAME")
         command.add_argument("--slot", help="which (default: the only one there)")
     for command in (push, run, back):
-        command.add_argument(
-            "--wait", type=float, default=0.0, metavar="SECONDS", help="for a lease"
-        )
+        add_wait(command)
 
 
 def send(arguments: argparse.Namespace) -> None:
@@ -75,23 +73,35 @@ def roll_back(arguments: argparse.Namespace) -> None:
 
 def start(arguments: argparse.Namespace) -> int:
     """The runner's output is ours, and so is its exit status."""
-    from toolchain.bundle import RUNNER, Bundle
+    from toolchain.bundle import RUNNER
 
     unit = lasting(arguments)
     with connected(unit) as device, lease.hold(device, wait=arguments.wait):
         slot = _slot(device, arguments.slot)
-        script = 'cat "$1/manifest.json"'
-        said = device.ask(script, slot.path, doing="reading the bundle's manifest")
-        outputs = f"{device.work}/outputs.bin"
-        argv = Bundle(Path(), json.loads(said), "").argv(outputs=outputs, iterations=1)
-        if arguments.rest:
-            argv = [f"./{RUNNER}", *arguments.rest]
+        argv = [f"./{RUNNER}", *arguments.rest] if arguments.rest else _argv(device, slot)
         there = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", slot.path, *argv]
         done = device.run(there, timeout=arguments.timeout)
     sys.stdout.buffer.write(done.stdout)
     sys.stdout.flush()
     sys.stderr.buffer.write(done.stderr)
     return done.status
+
+
+def _argv(device: UnixDevice, slot: Slot) -> list[str]:
+    """The command line of the current bundle's runner, as its manifest on the device says."""
+    from toolchain.bundle import Bundle
+
+    script = 'cat "$1/manifest.json"'
+    said = device.ask(script, slot.path, doing="reading the bundle's manifest")
+    try:
+        manifest = Bundle(Path(), json.loads(said), "")
+        return manifest.argv(outputs=f"{device.work}/outputs.bin", iterations=1)
+    except (ValueError, KeyError, TypeError):
+        raise InfraError(
+            f"the manifest of the bundle in '{slot.name}' is damaged",
+            where=device.name,
+            hint="push the bundle again, which mends it",
+        ) from None
 
 
 def _slot(device: UnixDevice, name: str | None) -> Slot:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,14 +71,21 @@ def connected(unit: schema.Device) -> Iterator[UnixDevice]:
         yield device
 
 
-def positive(text: str) -> float:
-    """A number of seconds, for argparse."""
-    if not 0 < (value := float(text)) < 1e6:
-        raise ValueError(text)
+def seconds(text: str, least: float = 1.0) -> float:
+    """A length of time, for argparse. least: what makes sense; a lease ends no sooner than 1 s."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from {least:g} to 1e6")
     return value
 
 
-positive.__name__ = "number of seconds"  # argparse tells it of a wrong one
+def add_wait(command: argparse.ArgumentParser) -> None:
+    """How long to wait for a lease that another holds."""
+    wait = functools.partial(seconds, least=0.0)
+    command.add_argument("--wait", type=wait, default=0.0, metavar="SECONDS", help="for a lease")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ import os
 import subprocess
 
 from toolchain.devices import lease
-from toolchain.devices.commands.common import Commands, connected, lasting, positive
+from toolchain.devices.commands.common import Commands, add_wait, connected, lasting, seconds
 from toolchain.errors import UserError
 
 
@@ -21,9 +21,9 @@ def add(commands: Commands) -> None:
         "{--for SECONDS | [--ttl SECONDS] -- COMMAND…}",
     )
     take.add_argument("name", metavar="NAME")
-    take.add_argument("--for", dest="seconds", type=positive, metavar="SECONDS")
-    take.add_argument("--ttl", type=positive, default=lease.TTL_SECONDS, metavar="SECONDS")
-    take.add_argument("--wait", type=float, default=0.0, metavar="SECONDS")
+    take.add_argument("--for", dest="seconds", type=seconds, metavar="SECONDS")
+    take.add_argument("--ttl", type=seconds, default=lease.TTL_SECONDS, metavar="SECONDS")
+    add_wait(take)
     take.add_argument("--owner", metavar="WHO", help="what others are told (default: you)")
     take.set_defaults(call=hold)
     release = commands.add_parser("release", help="give a lease back, or end another's")

@@ -8,7 +8,15 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 from toolchain import schema
-from toolchain.devices.commands.common import Commands, connected, known, named, span, table
+from toolchain.devices.commands.common import (
+    Commands,
+    connected,
+    known,
+    named,
+    seconds,
+    span,
+    table,
+)
 from toolchain.errors import InfraError, SlipwayError
 
 
@@ -24,7 +32,7 @@ def add(commands: Commands) -> None:
         "doctor", help="whether units can be trusted with work; exit status 3 if one cannot"
     )
     doctor.add_argument("names", nargs="*", metavar="NAME", help="units (default: all)")
-    doctor.add_argument("--timeout", type=float, metavar="SECONDS", help="for each (default: 60)")
+    doctor.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each (default: 60)")
     doctor.add_argument("--json", action="store_true", help="all facts, for programs")
     doctor.set_defaults(call=examine)
 
@@ -99,7 +107,8 @@ def _status(unit: schema.Device) -> tuple[str, str, str, bool]:
     except SlipwayError as error:
         return unit.name, f"cannot be asked: {error.message}", "", True
     held = f"{holder.owner}, for {span(holder.held)}" if holder else "free"
-    return unit.name, held, ", ".join(f"{slot.name} ({slot.holds})" for slot in slots), False
+    holds = ", ".join(f"{slot.name} ({slot.holds}) {slot.current[:12]}" for slot in slots)
+    return unit.name, held, holds, False
 
 
 def _place(unit: schema.Device) -> str:

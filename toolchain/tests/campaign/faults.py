@@ -203,6 +203,15 @@ def _measured(scene: Scene, port: int | None) -> str:
 
 
 Fault = Callable[[Scene], str]
+# What they end with is about `new`, which is current if all went well.
+PUSHING: tuple[Fault, ...] = (
+    cut_push,
+    client_killed,
+    off_while_pushing,
+    disk_full,
+    clock_jumps,
+    slow_link,
+)
 # How many of a hundred, on each kind of bench.
 MIX: dict[str, dict[Fault, int]] = {
     "server": {

@@ -75,7 +75,7 @@ def _one(scene: Scene, fault: Fault, before: str, report: Report) -> str:
             good.add(None)  # it starts with an empty disk
         assert after in good, f"{after} is neither the old bundle, {before}, nor the new one"
         assert not damaged, f"{ended}, and then these are damaged: {damaged}"
-        if ended == "done" and fault is faults.cut_push:
+        if ended == "done" and fault in faults.PUSHING and after is not None:
             assert after == new, "what was said to be done is not"
         again = acts.placed(device, scene.new)
         assert again.digest == new
