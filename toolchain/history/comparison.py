@@ -127,7 +127,7 @@ class Comparison:
             return cost.dearer(value, was, allowed)
 
         text = f"{cost.name}: {cost.shown(now)}, was {cost.shown(was)} in run {run}"
-        text += f" ({now / was - 1:+.2%}" if was else " (from nothing"
+        text += f" ({_relative(now / was - 1)}" if was else " (from nothing"
         if cost.dearer(now, was, allowed):
             self._worse(f"{text}; {allowed:.2%} is allowed)", self._since(base, dearer))
         elif not cost.same(now, was):
@@ -158,6 +158,11 @@ class Comparison:
     @staticmethod
     def _timed(row: Row) -> bool:
         return bool(row.medians_ns) and not row.row.get("latency_moved")
+
+
+def _relative(change: float) -> str:
+    """`+1.25%`; what would be rounded to nothing is given in parts per million."""
+    return f"{change:+.2%}" if abs(change) >= 1e-4 else f"{change * 1e6:+.1f} ppm"
 
 
 def _runs(count: int) -> str:

@@ -16,6 +16,7 @@ change for the worse is wanted, a person says so: `python -m toolchain.history a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from toolchain.errors import UserError
@@ -47,10 +48,27 @@ def judge(
     if recorded.gate and recorded.gate.verdict == "accepted":
         return recorded.gate
     series = history.series(key, recorded.pool, until=run, limit=LOOK_BACK)
-    before = [one for one in series if one.run != run]
-    judged = judgement(recorded, row or recorded.row, before, tolerances or Checks())
+    limits = tolerances or Checks()
+    before = _all_judged(history, [one for one in series if one.run != run], limits)
+    judged = judgement(recorded, row or recorded.row, before, limits)
     history.record_gate(run, key, judged)
     return judged
+
+
+def _all_judged(history: History, rows: Sequence[Row], limits: Tolerances) -> list[Row]:
+    """The rows, oldest first, where those that never were are judged now, and that is kept.
+
+    A run that was stopped came to no gate: what is worse in it must not become a baseline.
+    """
+    found: list[Row] = []
+    for one in rows:
+        if one.verdict == "pass" and one.gate is None:
+            judged = judgement(one, one.row, found, limits)
+            history.record_gate(one.run, one.key, judged)
+            found.append(replace(one, gate=judged))
+        else:
+            found.append(one)
+    return found
 
 
 def accept(history: History, run: str, key: str, by: str) -> None:
@@ -89,5 +107,4 @@ def judgement(
 
 
 def _good(row: Row) -> bool:
-    """One that was never judged counts: it may come from before the gate."""
-    return row.verdict == "pass" and (row.gate is None or row.gate.verdict in GOOD)
+    return row.verdict == "pass" and row.gate is not None and row.gate.verdict in GOOD

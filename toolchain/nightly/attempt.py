@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -11,6 +12,7 @@ from pathlib import Path
 from toolchain import devices
 from toolchain.atomic import write_bytes
 from toolchain.devices import lease
+from toolchain.devices.local import LocalDevice
 from toolchain.devices.unix import UnixDevice
 from toolchain.errors import InfraError, SlipwayError, UserError
 from toolchain.layout import device_folder
@@ -19,6 +21,7 @@ from toolchain.nightly.results import Place
 from toolchain.nightly.scheduler import Item, Result, Stopped
 from toolchain.nightly.steps import Steps
 from toolchain.schema import Device, Frozen
+from toolchain.steps.race import TTL_SECONDS
 
 Text = Path | str
 PATIENCE = 3600.0  # seconds that a unit is waited for while somebody else works there
@@ -36,10 +39,7 @@ class Attempts:
         of which none failed was too disturbed to decide on."""
         place = Place(self._run, item.work, unit, number)
         try:
-            with self._held(unit) if item.work.raced else nullcontext() as token:
-                self._measure(place, token)
-                if item.work.raced:
-                    self._race(place, token)
+            self._on_unit(place)
             if item.work.raced:
                 self._compare(place)
             for program in item.work.programs:
@@ -50,18 +50,34 @@ class Attempts:
             return Result("broken", str(error))
         return result(place)
 
+    def _on_unit(self, place: Place) -> None:
+        """All that needs the unit. What is to be mended there is another unit's chance."""
+        raced = place.work.raced
+        try:
+            with self._held(place.unit) if raced else nullcontext() as token:
+                self._measure(place, token)
+                if raced:
+                    self._race(place, token)
+        except UserError as error:  # its key, its entry in ~/.ssh/config, its place in a lab
+            raise InfraError(str(error)) from error
+
     @contextmanager
     def _held(self, name: str) -> Iterator[str | None]:
-        """A unit leased for all steps of the attempt: the token of the lease, if there is one."""
+        """A unit leased for all steps of the attempt: the token of the lease, if there is one.
+
+        Not this host, where a race waits for all steps at work, those that wait for a lease too.
+        """
         with devices.connect(self._units[name]) as device:
-            if not isinstance(device, UnixDevice):
+            if not isinstance(device, UnixDevice) or isinstance(device, LocalDevice):
                 yield None
                 return
-            end = time.monotonic() + PATIENCE
-            while (holder := lease.status(device)) and holder.left > 0 and time.monotonic() < end:
+            end, ours = time.monotonic() + PATIENCE, os.environ.get(lease.TOKEN)
+            while (holder := lease.status(device)) and holder.left > 0 and holder.token != ours:
                 if self._steps.stopping.wait(LOOK):
                     raise Stopped
-            with lease.hold(device, wait=LOOK) as mine:
+                if time.monotonic() > end:
+                    break
+            with lease.hold(device, wait=LOOK, ttl=TTL_SECONDS) as mine:
                 yield mine.token
 
     def _measure(self, place: Place, token: str | None) -> None:

@@ -138,7 +138,7 @@ class Journal:
         with self._lock:
             self._lines[work.key].append(line)
             self._append({"item": work.key, **line})
-        self._later(self._tell, work, line)
+        self._later(self._tell, work, line, work.programs)
 
     def ended(self, item: Item[Work], tries: Sequence[Tried], lost: str) -> None:
         """Hook of the scheduler: the last attempt that did not break counts."""
@@ -192,9 +192,9 @@ class Journal:
         for program in work.programs:
             self._put(work, program, found[program.key], place.samples(program), place.number)
 
-    def _tell(self, work: Work, line: Line) -> None:
+    def _tell(self, work: Work, line: Line, programs: Iterable[Program]) -> None:
         """An attempt at a piece of work is one at each of its programs."""
-        for program in work.programs:
+        for program in programs:
             told = _told(line, program.key)
             self._history.record_attempt(
                 self._run,
@@ -216,8 +216,10 @@ class Journal:
         attempt: int,
     ) -> None:
         lines = self._lines[work.key]
+        took = {line["number"]: line["seconds"] for line in lines}.get(attempt)
+        row["attempt"] = attempt  # the one that counts: a later one may have broken
         row["attempts"] = [_told(line, program.key) for line in lines]
-        row["seconds"] = lines[-1]["seconds"] / len(work.programs) if lines else None
+        row["seconds"] = None if took is None else took / len(work.programs)
         self._history.record(
             self._run,
             program.key,
@@ -257,9 +259,10 @@ class Journal:
         """What is in the file and not in the history: we were killed in between."""
         known = {(one.key, one.attempt) for one in self._history.attempts(self._run)}
         for key, lines in self._lines.items():
+            work = self._work[key]
             for line in lines:
-                if (self._work[key].programs[0].key, line["number"]) not in known:
-                    self._tell(self._work[key], line)
+                new = [one for one in work.programs if (one.key, line["number"]) not in known]
+                self._tell(work, line, new)
         finished = self._history.finished(self._run)
         for key in self._final:
             if any(program.key not in finished for program in self._work[key].programs):
@@ -268,7 +271,7 @@ class Journal:
 
 def _told(line: Line, key: str) -> Row:
     """An attempt as the row of one program tells of it."""
-    verdict = line["verdicts"].get(key, "infra-error")
+    verdict = line["verdicts"].get(key, "infra-error" if line["state"] == "broken" else "refused")
     return {
         "unit": line["unit"],
         "attempt": line["number"],

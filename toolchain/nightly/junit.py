@@ -92,8 +92,9 @@ def _case(suite: Xml.Element, name: str, key: str, row: Row) -> None:
         {"name": _clean(key), "classname": _clean(name), "time": _seconds(row["seconds"] or 0)},
     )
     if tag := _TAGS.get(row["verdict"]):
-        reasons = [_clean(str(reason)) for reason in row["reasons"]] or ["no reason is given"]
-        told = {"message": f"{row['verdict']}: {reasons[0].splitlines()[0]}"}
+        given = [_clean(str(reason)) for reason in row["reasons"] if str(reason).strip()]
+        reasons = given or ["no reason is given"]
+        told = {"message": f"{row['verdict']}: {reasons[0].strip().splitlines()[0]}"}
         if tag != "skipped":
             told["type"] = row["verdict"]
         Xml.SubElement(case, tag, told).text = "\n".join(reasons)

@@ -13,6 +13,7 @@ from types import FrameType
 from toolchain import cache, catalog, errors
 from toolchain.bootstrap import ROOT
 from toolchain.errors import InfraError, UserError
+from toolchain.history import History, gate
 from toolchain.nightly import options, outcome, runs
 from toolchain.nightly.night import Night
 from toolchain.nightly.options import Options
@@ -29,11 +30,12 @@ def main(words: Sequence[str]) -> int:
     asked = options.read(words)
     known = catalog.read(asked.recipes, ROOT / "targets")
     planned = plan(known, asked)
-    if status := _built(asked, planned):
-        return status
-    waiting = f"waiting for another build in {asked.build} to end"
-    with cache.locked(asked.build / ".lock", lambda: say(waiting)):
-        return _measured(asked, planned)
+    with History(asked.history) as history:  # what is wrong with it is told before the build
+        if status := _built(asked, planned):
+            return status
+        waiting = f"waiting for another build in {asked.build} to end"
+        with cache.locked(asked.build / ".lock", lambda: say(waiting)):
+            return _measured(asked, planned, history)
 
 
 def _built(asked: Options, planned: Plan) -> int:
@@ -45,16 +47,18 @@ def _built(asked: Options, planned: Plan) -> int:
         "device": device if asked.device or asked.devices.exists() else "",
     }
     words = [f"{name}={value}" for name, value in given.items() if value]
-    command = [str(ROOT / "scripts/scons"), "bundles", *words]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    scons = subprocess.Popen([str(ROOT / "scripts/scons"), "bundles", *words], cwd=ROOT)
+    # It keeps what it has built only if it is given the time to end.
+    with _Signals(lambda grace: scons.send_signal(signal.SIGINT if grace else signal.SIGKILL)) as s:
+        status = scons.wait()
+    return 128 + s.seen if s.seen else status
 
 
-def _measured(asked: Options, planned: Plan) -> int:
+def _measured(asked: Options, planned: Plan, history: History) -> int:
     from toolchain.devices import health
-    from toolchain.history import History, gate
 
     steps = Steps()
-    with History(asked.history) as history, _Signals(steps.stop) as signals:
+    with _Signals(steps.stop) as signals:
         bundles = _digest(planned)
         run = runs.chosen(asked, history.runs(), bundles)
         facts = {
@@ -71,7 +75,7 @@ def _measured(asked: Options, planned: Plan) -> int:
             night.work(asked.retries)
         finally:
             if steps.stopping.is_set():
-                say(f"stopped; to go on: ./scripts/nightly {asked.same()} run={run}")
+                say(f"stopped; to go on: {asked.resumed(run)}")
         if signals.seen:
             history.end(run, "stopped")
             say(f"{len(night.journal.left())} of {len(planned.work)} items are left")
@@ -134,7 +138,7 @@ if __name__ == "__main__":
     try:
         with errors.shown():
             raise SystemExit(main(sys.argv[1:]))
-    except KeyboardInterrupt:  # while scons, which had it too, was at work
+    except KeyboardInterrupt:  # before anything was begun
         raise SystemExit(130) from None
     except OSError as error:  # a full disk, a folder that is not writable
         errors.show(InfraError(f"this machine says: {error}"))

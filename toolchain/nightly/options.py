@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from toolchain.errors import UserError, nearest
-from toolchain.history.addresses import DEFAULT
+from toolchain.history import addresses
 from toolchain.options import CALLED_FROM
 from toolchain.schema import Frozen
 
@@ -28,7 +29,7 @@ Everything built, measured on all devices at once, held against the nights befor
   build=PATH             where everything is built (default: build)
   history=URL            an SQLite file, or postgresql://… (default: history.sqlite)
   retries=2              attempts after one that the device, the network or a tool broke
-  resume=1               the last run with the same options that did not end
+  resume=1               the last run with the same options, of this host, that did not end
   run=ID                 that run: build/nightly/ID
 
 Exit status: 0 all pass, 1 a check failed, could not be decided, or is worse than it was before,
@@ -58,9 +59,17 @@ class Options(Frozen):
 
     def same(self) -> str:
         """What two calls have to share for one to go on with the other's run, as words."""
+        return " ".join(self._words())
+
+    def resumed(self, run: str) -> str:
+        """The command that goes on with a run; a password in it is hidden."""
+        history = f"history={addresses.shown(addresses.parse(self.history))}"
+        return shlex.join(["./scripts/nightly", *self._words(), history, f"run={run}"])
+
+    def _words(self) -> list[str]:
         lists = {name: ",".join(getattr(self, name)) for name in NAMES}
         paths = {name: str(getattr(self, name)) for name in PATHS}
-        return " ".join(f"{name}={value}" for name, value in (lists | paths).items() if value)
+        return [f"{name}={value}" for name, value in (lists | paths).items() if value]
 
 
 def read(words: Sequence[str]) -> Options:
@@ -85,7 +94,7 @@ def read(words: Sequence[str]) -> Options:
         recipes=paths["recipes"],
         devices=paths["devices"],
         build=paths["build"],
-        history=given.get("history", DEFAULT),
+        history=_history(given.get("history", addresses.DEFAULT), given="history" in given),
         retries=int(retries),
         resume=given.get("resume") == "1",
         run=given.get("run"),
@@ -106,6 +115,14 @@ def _pair(word: str) -> tuple[str, str]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _history(text: str, *, given: bool) -> str:
+    """The URL of a history; UserError if it can be none, before anything is built."""
+    url = addresses.parse(text)
+    if file := addresses.file_of(url):
+        url = url.set(database=str(_path(str(file), given=given)))
+    return url.render_as_string(hide_password=False)
 
 
 def _path(text: str, *, given: bool) -> Path:

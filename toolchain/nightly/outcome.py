@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,9 +47,12 @@ def gather(
         row = dict(kept.row)
         if row["verdict"] == "pass":
             judged = judge(history, run, program.key, row, program.job.checks)
-            row["gate"] = {"verdict": judged.verdict, "reasons": list(judged.reasons)}
+            row["gate"] = asdict(judged)
             if judged.verdict == "regression":
                 row |= {"verdict": "regression", "reasons": list(judged.reasons)}
+            else:  # nothing was found, or nothing could be: that is not the same
+                told = [f"against earlier runs: {judged.verdict}: {r}" for r in judged.reasons]
+                row["findings"] = row["findings"] + told
         rows[program.key] = row
     quarantined = {one.unit: one.reason for one in history.quarantined(run)}
     return Outcome(rows, quarantined, left_out)
@@ -65,7 +68,9 @@ def tell(outcome: Outcome, history: History, run: str, folder: Path) -> str:
         row["findings"] = summary.findings(row, rows) + [
             text for text in chosen if text not in summary.findings(row, rows)
         ]
-        row["findings"] += [_tried(one) for one in row["attempts"][:-1]]
+        row["findings"] += [
+            _tried(one) for one in row["attempts"] if one["attempt"] != row["attempt"]
+        ]
     write_json(folder / "summary.json", rows)
     about = history.run(run)
     facts = {"run": run, "revision": about.revision, "options": about.options}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import platform
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,9 @@ def chosen(asked: Options, known: Sequence[Run], bundles: str) -> str:
         found = [
             one
             for one in known
-            if one.state != COMPLETE and one.facts.get("options") == asked.same()
+            if one.state != COMPLETE
+            and one.facts.get("options") == asked.same()
+            and one.facts.get("host") == platform.node()  # another's may be at work on it
         ]
         if not found:
             hint = "leave resume=1 out: a new run begins"

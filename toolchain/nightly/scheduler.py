@@ -4,7 +4,7 @@
        ▲                                   ├─ again    back, once
        └───────────────────────────────────┴─ broken   back, for another unit; this one is probed
 
-A unit that fails its probe, or on which attempt after attempt breaks, gets no more work; a pool
+A unit that fails its probe, or on which item after item breaks, gets no more work; a pool
 without units ends its work at once. Knows nothing of devices: a unit is a name.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 Work = TypeVar("Work")
 State = Literal["done", "again", "broken"]
-STREAK = 3  # so many attempts in a row that break on a unit, and it is not believed any more
+STREAK = 3  # so many items in a row that break on a unit, and it is not believed any more
 _POLL = 0.2  # seconds
 
 
@@ -152,11 +152,13 @@ class _Room(Generic[Work]):
     def work_on(self, unit: str) -> None:
         """The life of a unit's thread."""
         try:
-            streak = 0
+            streak: set[str] = set()  # an item that breaks everywhere is not the unit's fault
             while (one := self._take(unit)) is not None:
-                broke = self._attempt(one, unit)
-                streak = streak + 1 if broke else 0
-                if broke and (reason := self._distrust(unit, streak)):
+                if not self._attempt(one, unit):
+                    streak.clear()
+                    continue
+                streak.add(one.item.key)
+                if reason := self._distrust(unit, len(streak)):
                     self._quarantine(unit, reason)
                     return
         except Stopped:
@@ -211,7 +213,7 @@ class _Room(Generic[Work]):
     def _distrust(self, unit: str, streak: int) -> str:
         if reason := self._hooks.probe(unit):
             return reason
-        return f"{streak} attempts in a row broke on it" if streak >= STREAK else ""
+        return f"{streak} items in a row broke on it" if streak >= STREAK else ""
 
     def _quarantine(self, unit: str, reason: str) -> None:
         self._hooks.quarantined(unit, reason)

@@ -93,7 +93,10 @@ def _measurement(row: Row, value: Value, runs: Mapping[str, Run]) -> Measurement
 
 
 def _value(row: Row) -> Value:
-    return {**row.row, "verdict": row.verdict, "reasons": list(row.reasons)}
+    """With the gate's word too: of a run before as of this one."""
+    worse = row.verdict == "pass" and row.gate and row.gate.verdict == "regression"
+    verdict = "regression" if worse else row.verdict
+    return {**row.row, "verdict": verdict, "reasons": list(row.reasons)}
 
 
 def _gate(judged: Judged | None) -> Gate | None:

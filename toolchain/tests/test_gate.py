@@ -72,6 +72,12 @@ def test_the_noise_of_the_counter_is_no_change(history):
     assert history.row("n2", KEY).gate.verdict == "pass"
 
 
+def test_a_small_increase_is_not_told_as_none(history):
+    night(history, "n1")
+    (reason,) = night(history, "n2", instructions_per_inference=100_002_500).reasons
+    assert "instructions: 100,002,500, was 100,000,000 in run n1 (+25.0 ppm; 0.00% is" in reason
+
+
 def test_a_decrease_is_told_and_becomes_the_baseline(history):
     night(history, "n1")
     told = night(history, "n2", model_bytes=900)
@@ -103,6 +109,17 @@ def test_a_change_that_did_not_stay_is_not_the_first_bad_run(history):
     night(history, "n3", verdict="fail")  # no baseline, yet as small as before
     told = night(history, "n4", model_bytes=1200)
     assert (told.baseline_run, told.first_bad_run) == ("n1", "n4")
+
+
+def test_a_run_that_was_stopped_before_its_gate_hides_nothing(history):
+    night(history, "good")
+    stopped = ROW | {"model_bytes": 1200}
+    history.begin("stopped", {})
+    assert history.record("stopped", KEY, stopped, {}, pool="arm64", unit="u", attempt=1)
+    after = night(history, "after", model_bytes=1200)
+    assert (after.verdict, after.baseline_run) == ("regression", "good")
+    assert after.first_bad_run == "stopped"
+    assert history.row("stopped", KEY).gate.verdict == "regression"
 
 
 def test_an_accepted_change_is_the_new_baseline(history):

@@ -13,8 +13,9 @@ import time
 import pytest
 
 from toolchain.errors import UserError
-from toolchain.history import History, addresses
+from toolchain.history import History, addresses, gate
 from toolchain.history.__main__ import main
+from toolchain.schema import Checks
 from toolchain.tests import histories
 
 
@@ -207,6 +208,22 @@ def test_the_command_line(url, capsys):
     assert "nothing to do" in said
     assert said.count("abc") == 2
     assert "5,000,000,000" in said
+
+
+def test_to_look_at_the_gate_changes_nothing(url, capsys):
+    """A nightly judged by the tolerance of the recipe, which the command line does not know."""
+    with History(url) as history:
+        for run, size in (("n1", 1000), ("n2", 1050)):
+            history.begin(run, {})
+            row = histories.ROW | {"model_bytes": size, "reasons": []}
+            history.record(run, "k", row, {}, pool="p", unit="u", attempt=1)
+            judged = gate.judge(history, run, "k", tolerances=Checks(max_cost_increase=0.1))
+    assert judged.verdict == "pass"
+    main([f"--history={url}", "gate", "n2"])
+    assert "regression" not in capsys.readouterr().out
+    with History(url) as history:
+        (kept,) = history.rows("n2")
+        assert kept.gate == judged
 
 
 @pytest.mark.parametrize("words", [["show", "n3"], ["series", "kk"], ["gate", "n3"]])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import platform
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,9 +19,15 @@ from xml.etree import ElementTree
 
 import pytest
 
+from toolchain import devices
+from toolchain.devices import lease
+from toolchain.devices.unix import UnixDevice
 from toolchain.errors import UserError
 from toolchain.history import History, Judged
-from toolchain.nightly import options, outcome, runs
+from toolchain.nightly import main, options, outcome, runs
+from toolchain.nightly.attempt import Attempts
+from toolchain.nightly.scheduler import Item
+from toolchain.nightly.steps import Steps
 from toolchain.tests import farm
 
 RUN = "2026-11-21T19-30-00Z-12ab"
@@ -113,6 +121,12 @@ def test_an_undecided_result_stands_when_the_second_race_breaks(tmp_path, histor
     assert {row.verdict for row in history.rows(RUN)} == {"inconclusive"}
     assert {row.attempt for row in history.rows(RUN)} == {1}
     assert one.journal.broken == {}
+    _, page, _, folder = told(tmp_path, history, planned)
+    discounted = set(re.findall(r"attempt (\d) on \S+ does not count: (\S+)", page))
+    assert discounted == {("2", "infra-error"), ("3", "infra-error")}
+    for row in json.loads((folder / "summary.json").read_bytes()):
+        lasted = {one["attempt"]: one["seconds"] for one in row["attempts"]}
+        assert row["seconds"] == lasted[1]
 
 
 def test_a_pool_that_is_gone_ends_as_infra_error(tmp_path, history):
@@ -180,6 +194,53 @@ def test_a_kill_between_the_file_and_the_history_is_made_good(tmp_path, history)
     assert history.finished(RUN) == keys(planned)
 
 
+def test_a_kill_between_the_attempts_of_two_programs_is_made_good(tmp_path, history):
+    planned = farm.plan(tmp_path, {"arm64@pi5": 1}, items=1)
+    one = night(tmp_path, history, planned)
+    keep, calls = history.record_attempt, itertools.count()
+
+    def killed(*given):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        keep(*given)
+
+    history.record_attempt = killed
+    with pytest.raises(KeyboardInterrupt):
+        one.work(2)
+    del history.record_attempt
+    assert len(history.attempts(RUN)) == 1
+    night(tmp_path, history, planned)
+    assert sorted(one.key for one in history.attempts(RUN)) == sorted(keys(planned))
+
+
+def test_what_is_to_be_mended_on_a_unit_is_another_units_chance(tmp_path, monkeypatch):
+    """A key that cannot be read ends the work on one unit, not that on the pool."""
+    planned = farm.plan(tmp_path, {"arm64@pi5": 1}, items=1)
+    (unit,) = planned.pools[0].units
+    attempts = Attempts(Steps(), tmp_path / "run", {unit.name: unit})
+    mend = UserError("cannot be read", where="keys/pi5", hint="chmod u+r keys/pi5")
+
+    def connect(_unit):
+        raise mend
+
+    monkeypatch.setattr(devices, "connect", connect)
+    (work,) = planned.work
+    result = attempts(Item(work.key, work.pool.name, 1.0, work), unit.name, 1)
+    assert (result.state, result.found) == ("broken", None)
+    assert result.reason == str(mend)
+
+
+def test_this_host_is_not_held_between_its_steps(tmp_path, monkeypatch):
+    """A race there waits until no step is at work: also for one that would wait for the lease."""
+    monkeypatch.setenv("SLIPWAY_LEASE", str(tmp_path / "lease"))
+    monkeypatch.setenv("SLIPWAY_CACHE", str(tmp_path / "cache"))
+    attempts = Attempts(Steps(), tmp_path / "run", {"local": devices.resolve("local")})
+    with attempts._held("local") as token, devices.connect(devices.resolve("local")) as device:
+        assert token is None
+        assert isinstance(device, UnixDevice)
+        assert lease.status(device) is None
+
+
 def test_a_torn_line_is_no_attempt(tmp_path, history):
     planned = farm.plan(tmp_path, {"arm64@pi5": 1}, items=2, programs=1)
     night(tmp_path, history, planned).work(2)
@@ -216,8 +277,9 @@ def test_the_longest_of_the_last_night_comes_first(tmp_path, history):
     assert begun == [order[k] for k in (3, 1, 2, 0)]
 
 
-def run(name, state, options="", bundles="b"):
+def run(name, state, options="", bundles="b", host=""):
     facts = {"options": options or asked().same(), "bundles": bundles}
+    facts["host"] = host or platform.node()
     return SimpleNamespace(id=name, state=state, facts=facts)
 
 
@@ -234,6 +296,7 @@ def test_which_run_is_gone_on_with():
         run(NAMES[1], "running"),
         run(NAMES[2], "complete"),
         run(NAMES[3], "running", options="target=x86_64"),
+        run("of another host, which may be at work on it", "running", host="elsewhere"),
     ]
     assert runs.chosen(asked("resume=1"), known, "b") == NAMES[1]
     assert runs.chosen(asked(f"run={NAMES[0]}", "retries=5"), known, "b") == NAMES[0]
@@ -266,12 +329,37 @@ def test_a_run_that_cannot_be_gone_on_with_is_refused(word, known, message):
         ("retries=many", "'many' is no number from 0 to 20"),
         ("resume=yes", "'yes' is neither 0 nor 1"),
         ("run=last", "'last' is no name of a run"),
+        ("history=mysql://h/x", "a history cannot be kept by 'mysql'"),
     ],
 )
 def test_an_option_that_means_nothing_is_refused(word, message):
-    with pytest.raises(UserError, match="=") as said:
+    with pytest.raises(UserError) as said:
         options.read([word])
     assert message in str(said.value)
+
+
+def test_a_history_that_cannot_be_used_is_told_before_anything_is_built(tmp_path, monkeypatch):
+    (tmp_path / "history").write_text("it is no database at all")
+    monkeypatch.setattr(main, "_built", lambda *_: pytest.fail("it was built"))
+    with pytest.raises(UserError, match="no SQLite database"):
+        main.main(["target=arm64", "recipe=digits", f"history={tmp_path}/history"])
+
+
+def test_paths_count_from_where_the_user_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLIPWAY_FROM", str(tmp_path))
+    words = ("recipes=r", "devices=d", "build=b")
+    for form in ("history=h", "history=sqlite:///h"):
+        got = asked(*words, form)
+        assert [got.recipes, got.devices, got.build] == [tmp_path / name for name in "rdb"]
+        assert got.history == f"sqlite:///{tmp_path}/h"
+    assert asked().history == f"sqlite:///{Path.cwd()}/history.sqlite"
+
+
+def test_the_command_that_goes_on_names_the_history_without_its_password():
+    said = asked("device=qemu:cortex-a72*2", "history=postgresql://me:word@db/x").resumed(NAMES[0])
+    assert "history=postgresql+psycopg://me:***@db/x" in said
+    assert "'device=qemu:cortex-a72*2'" in said, "which a shell would expand"
+    assert said.endswith(f"run={NAMES[0]}")
 
 
 def session(order, kill_after=None):
@@ -373,19 +461,23 @@ def told(tmp_path, history, planned, judge=None, refused=None):
 def test_the_exit_status_is_that_of_the_worst_verdict(tmp_path, history, verdict, gate, status):
     planned = farm.plan(tmp_path, {"arm64@pi5": 1}, items=2, programs=1)
     first = planned.work[0]
+    bad = first.programs[0].key
     one = night(
         tmp_path,
         history,
         planned,
-        verdict=lambda key, _: verdict if key == first.programs[0].key else "pass",
+        verdict=lambda key, _: verdict if key == bad else "pass",
         broken=lambda key, *_: verdict == "infra-error" and key == first.key,
     )
     one.work(1)
     one.journal.close()
-    judge = lambda _h, _r, key, *_: Judged(gate if key == first.programs[0].key else "pass", ())  # noqa: E731
+    why = ("no times that can be trusted",)
+    judge = lambda _h, _r, key, *_: Judged(*((gate, why) if key == bad else ("pass", ())))  # noqa: E731
     found, page, code, _ = told(tmp_path, history, planned, judge)
     assert code == status
-    assert (verdict if verdict != "pass" else "pass") in page
+    assert (gate if verdict == "pass" and gate == "regression" else verdict) in page
+    undecided = "against earlier runs: inconclusive: no times that can be trusted"
+    assert (undecided in page) == (gate == "inconclusive"), "it passes, but not in silence"
     assert outcome.status(found, {"x": UserError("mend it")}) == 2
 
 
@@ -415,6 +507,7 @@ def test_a_regression_names_the_runs(tmp_path, history):
     assert "regression: instructions 1.20x of run a; first bad run b" in page
     (row,) = json.loads((folder / "summary.json").read_bytes())
     assert row["verdict"] == "regression"
+    assert row["gate"]["baseline_run"] is None, "of the fake; the key is there"
 
 
 def test_junit_is_what_its_schema_says(tmp_path, history):
@@ -484,10 +577,9 @@ def nightly(built, tmp_path):
     """Calls the nightly of a project whose `tiny` is built, as scripts/nightly does."""
     script = built.file("scripts/scons")
     script.parent.mkdir(exist_ok=True)
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m SCons -Q "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(built.command())} "$@"\n')
     script.chmod(0o755)
-    words = [*built.arguments, "target=arm64", f"history={tmp_path}/history.sqlite"]
-    words = [word for word in words if not word.startswith("cache=")]
+    words = ["target=arm64", f"history={tmp_path}/history.sqlite"]
     command = [sys.executable, "-m", "toolchain.nightly.main", *words]
     return lambda *more, **how: subprocess.Popen(
         [*command, *more],
@@ -535,18 +627,18 @@ def test_a_night_on_boards(built, nightly, tmp_path):
 @pytest.mark.board
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_night_that_was_stopped_goes_on(nightly, tmp_path, how):
-    process = nightly("device=qemu:cortex-a72")
     said = []
-    for line in process.stdout:
-        said.append(line)
-        if "[1/2]" in line:
-            process.send_signal(how)
-            break
-    said += process.stdout
-    assert process.wait(timeout=60) == {signal.SIGKILL: -9}.get(how, 128 + how), "".join(said)
+    with nightly("device=qemu:cortex-a72") as process:
+        for line in process.stdout:
+            said.append(line)
+            if "[1/2]" in line:
+                process.send_signal(how)
+    assert process.returncode == {signal.SIGKILL: -9}.get(how, 128 + how), "".join(said)
     run = run_of("".join(said))
     with History(str(tmp_path / "history.sqlite")) as opened:
-        (first,) = opened.rows(run)
+        before = {row.key: row.recorded for row in opened.rows(run)}
+        if how != signal.SIGKILL:  # which may come before the history has what is on the disk
+            assert len(before) == 1
         assert opened.run(run).state == ("running" if how == signal.SIGKILL else "stopped")
     if how != signal.SIGKILL:
         assert "to go on: ./scripts/nightly target=arm64 device=qemu:cortex-a72" in "".join(said)
@@ -557,9 +649,9 @@ def test_a_night_that_was_stopped_goes_on(nightly, tmp_path, how):
     assert run_of(more) == run
     assert "1 of them measured already" in more
     with History(str(tmp_path / "history.sqlite")) as opened:
-        rows = {row.key: row for row in opened.rows(run)}
-        assert len(rows) == 2
-        assert rows[first.key] == first or rows[first.key].recorded == first.recorded
+        after = {row.key: row.recorded for row in opened.rows(run)}
+        assert len(after) == 2
+        assert {key: after[key] for key in before} == before
         assert Counter(one.key for one in opened.attempts(run)).most_common(1)[0][1] == 1
 
 

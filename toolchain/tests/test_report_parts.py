@@ -54,6 +54,17 @@ def history(tmp_path):
         yield made
 
 
+def test_a_night_that_was_worse_is_no_pass_for_those_after_it(history):
+    history.begin(run_of(3), {"options": "all"})
+    lost = broken() | {"unit": "pi5"}
+    history.record(run_of(3), KEY, lost, {}, pool="x86_64", unit="pi5", attempt=1)
+    (one,) = from_history.gather(history, run_of(3)).programs
+    assert [m.row["verdict"] for m in one.past] == ["pass", "infra-error", "regression"]
+    last = one.last_pass()
+    assert last is not None
+    assert last.run == run_of(0)
+
+
 LOAD = {
     "delegates": 1,
     "delegated_share": 1.0,

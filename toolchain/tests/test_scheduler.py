@@ -162,6 +162,14 @@ def test_a_unit_on_which_everything_breaks_gets_no_more_work():
     assert all(states[-1] == "done" for states in farm.ended.values())
 
 
+def test_one_item_that_breaks_again_and_again_does_not_cost_the_pool_its_unit():
+    farm = Farm(script={"p0": [Result("broken")] * 9})
+    farm.run(items(5), units(1), retries=STREAK)
+    assert farm.ended.pop("p0") == ["broken"] * (STREAK + 1)
+    assert farm.ended == {f"p{k}": ["done"] for k in range(1, 5)}
+    assert farm.quarantined == {}
+
+
 def test_a_pool_without_units_ends_its_work_at_once_and_the_others_go_on():
     dead = {f"a-unit{k}" for k in range(2)}
     farm = Farm(bad=dead, sick=dead)
