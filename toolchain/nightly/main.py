@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import FrameType
 
 from toolchain import cache, catalog, errors
@@ -17,7 +18,7 @@ from toolchain.history import History, gate
 from toolchain.nightly import options, outcome, runs
 from toolchain.nightly.night import Night
 from toolchain.nightly.options import Options
-from toolchain.nightly.plan import Plan, plan
+from toolchain.nightly.plan import Plan, Work, plan
 from toolchain.nightly.steps import Steps
 from toolchain.steps.main import say
 
@@ -31,20 +32,45 @@ def main(words: Sequence[str]) -> int:
     known = catalog.read(asked.recipes, ROOT / "targets")
     planned = plan(known, asked)
     with History(asked.history) as history:  # what is wrong with it is told before the build
-        if status := _built(asked, planned):
-            return status
+        planned, failed = _built(asked, planned)
+        if not planned.work or failed >= 128:
+            return failed
         waiting = f"waiting for another build in {asked.build} to end"
         with cache.locked(asked.build / ".lock", lambda: say(waiting)):
-            return _measured(asked, planned, history)
+            return outcome.worst(_measured(asked, planned, history), failed)
 
 
-def _built(asked: Options, planned: Plan) -> int:
-    """Bring all bundles up to date; what scons says is passed on."""
-    device = ",".join(pool.spec for pool in planned.pools)
+def _built(asked: Options, planned: Plan) -> tuple[Plan, int]:
+    """Bring all bundles up to date: what can be measured, and the worst status of scons.
+
+    Each recipe is built by itself, so that one which fails keeps back no other. What scons says is
+    passed on.
+    """
+    done, status, left_out = list[Work](), 0, list(planned.left_out)
+    for name in dict.fromkeys(program.job.entry.name for program in planned.programs):
+        work = [one for one in planned.work if one.programs[0].job.entry.name == name]
+        ended = _scons(asked, name, work)
+        if ended >= 128:
+            return replace(planned, work=()), ended
+        if ended:
+            left_out.append(f"recipe {name}: its build failed with status {ended}, see above")
+            status = outcome.worst(status, ended)
+        else:
+            done += work
+    pools = tuple(pool for pool in planned.pools if pool in [work.pool for work in done])
+    return Plan(pools, tuple(done), tuple(left_out)), status
+
+
+def _scons(asked: Options, recipe: str, work: Sequence[Work]) -> int:
+    """The status of `scons bundles` for one recipe; 128 and the signal that ended it."""
+    targets = dict.fromkeys(program.job.target_name for one in work for program in one.programs)
+    devices = dict.fromkeys(one.pool.spec for one in work)
     given = {
         **{name: ",".join(getattr(asked, name)) for name in options.NAMES},
         **{name: str(getattr(asked, name)) for name in options.PATHS},
-        "device": device if asked.device or asked.devices.exists() else "",
+        "recipe": recipe,
+        "target": ",".join(targets),
+        "device": ",".join(devices) if asked.device or asked.devices.exists() else "",
     }
     words = [f"{name}={value}" for name, value in given.items() if value]
     scons = subprocess.Popen([str(ROOT / "scripts/scons"), "bundles", *words], cwd=ROOT)

@@ -89,9 +89,13 @@ def status(outcome: Outcome, refused: Mapping[str, Exception]) -> int:
     return max((EXIT[verdict] for verdict in verdicts), key=_rank, default=0)
 
 
+def worst(*codes: int) -> int:
+    return max(codes, key=_rank)
+
+
 def _rank(code: int) -> int:
     """As in a build: a failed check is worse than a device that broke."""
-    return [0, 3, 1, 2].index(code)
+    return [0, 3, 1, 2].index(code) if code in range(4) else code
 
 
 def _tried(one: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import platform
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from toolchain.nightly.attempt import Attempts
 from toolchain.nightly.scheduler import Item
 from toolchain.nightly.steps import Steps
 from toolchain.tests import farm
+from toolchain.tests.projects import write_recipe
 
 RUN = "2026-11-21T19-30-00Z-12ab"
 
@@ -621,6 +623,21 @@ def test_a_night_on_boards(built, nightly, tmp_path):
         assert opened.finished(run_of(said)) == {
             f"tiny/{variant}/xnnpack/arm64" for variant in ("float", "int8")
         }
+
+
+@pytest.mark.slow
+@pytest.mark.board
+def test_a_recipe_that_cannot_be_built_keeps_back_no_other(built, nightly):
+    folder = write_recipe(built.file("recipes/broken"), model="def build():\n    return 1 / 0\n")
+    try:
+        process = nightly("device=qemu:cortex-a72", "variant=int8")
+        said = process.communicate(timeout=600)[0]
+    finally:
+        shutil.rmtree(folder)
+    assert process.returncode == 2, said
+    assert "Left out: recipe broken: its build failed with status 2" in said
+    (row,) = json.loads(built.file(f"build/nightly/{run_of(said)}/summary.json").read_bytes())
+    assert (row["recipe"], row["verdict"]) == ("tiny", "pass")
 
 
 @pytest.mark.slow
