@@ -269,6 +269,11 @@ def main(words: list[str]) -> None:
         "refused": {key: str(error) for key, error in one.journal.refused.items()},
     }
     write_json(folder / "stats.json", stats)
+    spans = makespans(folder, made)
+    for name, (span, ideal) in spans.items():
+        print(f"{name}: {span:.1f} s, ideal {ideal:.1f} s: {span / ideal:.3f}")
+    whole, least = (max(pair[k] for pair in spans.values()) for k in (0, 1))
+    print(f"all: {whole:.1f} s, ideal {least:.1f} s: {whole / least:.3f}")
 
 
 def makespans(folder: Path, planned: Plan) -> dict[str, tuple[float, float]]:
