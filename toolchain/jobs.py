@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from toolchain import backends, devices, isa
+from toolchain import backends, devices, isa, schemes
 from toolchain.catalog import Catalog, Entry, inability, possible
 from toolchain.errors import UserError, nearest
-from toolchain.layout import device_folder
+from toolchain.layout import Layout, device_folder
 from toolchain.schema import Checks, Device, Frozen, Measure, Settings, Target, Variant
 
 Value = TypeVar("Value")
@@ -40,6 +40,18 @@ class Job:
     device: Device
     measure: Measure
     checks: Checks
+
+    def layout(self, build: Path) -> Layout:
+        """Where its files stand below `build`."""
+        return Layout(
+            build,
+            self.entry.name,
+            self.variant_name,
+            self.backend,
+            self.target_name,
+            searched="search" in schemes.load(self.variant.scheme).USES,
+            per_target=backends.load(self.backend).PER_TARGET,
+        )
 
     @property
     def recipe_sha256(self) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from toolchain import words
 from toolchain.errors import UserError, nearest
 from toolchain.schema import Frozen
 
@@ -69,7 +69,6 @@ class Options(Frozen):
     remeasure: bool = False
 
 
-CALLED_FROM = "SLIPWAY_FROM"  # scripts/scons goes to the repository; paths count from before
 DEFAULTS = {"recipes": "recipes", "devices": "devices.toml", "build": "build"}
 PATHS = (*DEFAULTS, "cache")
 
@@ -94,11 +93,11 @@ def read(arguments: Mapping[str, str]) -> Options:
             f"'{values['remeasure']}' is neither 0 nor 1", where="remeasure=", hint="remeasure=1"
         )
     return Options(
-        target=_names(values.get("target", "")),
-        recipe=_names(values.get("recipe", "")),
-        variant=_names(values.get("variant", "")),
-        backend=_names(values.get("backend", "")),
-        device=_names(values.get("device", "")),
+        target=words.names(values.get("target", "")),
+        recipe=words.names(values.get("recipe", "")),
+        variant=words.names(values.get("variant", "")),
+        backend=words.names(values.get("backend", "")),
+        device=words.names(values.get("device", "")),
         recipes=paths["recipes"],
         devices=paths["devices"],
         build=paths["build"],
@@ -133,11 +132,6 @@ def help_page(
 
 def _path(text: str, *, given: bool) -> Path:
     """A path from where the caller stood; short if it is below the folder that SCons runs in."""
-    start = os.environ.get(CALLED_FROM, "") if given else ""
-    path = Path(start) / Path(text).expanduser()
+    path = words.path(text, given=given)
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from toolchain import words
 from toolchain.errors import UserError, nearest
-from toolchain.options import CALLED_FROM
 from toolchain.schema import Frozen
 
 HELP = """
@@ -44,10 +44,10 @@ class Options(Frozen):
     out: Path
 
 
-def read(words: Sequence[str], recipes: Iterable[str]) -> Options:
+def read(said: Sequence[str], recipes: Iterable[str]) -> Options:
     """Decode `name=value` words; UserError for the first that is wrong."""
-    given = dict(_pair(word) for word in words)
-    asked = _names(given.get("recipe", DEFAULT))
+    given = words.pairs(said, Options.model_fields, "./scripts/benchmark")
+    asked = words.names(given.get("recipe", DEFAULT))
     known = sorted(recipes)
     for name in asked:
         if name not in known:
@@ -65,25 +65,13 @@ def read(words: Sequence[str], recipes: Iterable[str]) -> Options:
     build = _path(given.get("build", "build"), given="build" in given)
     return Options(
         recipe=asked,
-        variant=_names(given["variant"]) if "variant" in given else (),
+        variant=words.names(given["variant"]) if "variant" in given else (),
         target=given.get("target"),
         profile=given.get("profile") == "1",
         build=build,
         out=_path(given["out"], given=True) if "out" in given else build / "benchmark",
         **counts,
     )
-
-
-def _pair(word: str) -> tuple[str, str]:
-    name, equals, value = word.partition("=")
-    if name not in Options.model_fields or not equals:
-        raise UserError(
-            f"unknown option '{word}'",
-            hint=nearest(name, Options.model_fields) + "\n  ./scripts/benchmark -h shows them all",
-        )
-    if not value.strip(", "):
-        raise UserError("has no value", where=f"{name}=")
-    return name, value
 
 
 def _count(name: str, text: str) -> int:
@@ -96,11 +84,5 @@ def _count(name: str, text: str) -> int:
     return count
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
 def _path(text: str, *, given: bool) -> Path:
-    """A path from where the caller stood: the script goes to the repository."""
-    start = os.environ.get(CALLED_FROM, "") if given else ""
-    return (Path(start) / Path(text).expanduser()).absolute()
+    return words.path(text, given=given).absolute()

@@ -78,15 +78,7 @@ def _jobs(catalog: Catalog, target: str, recipe: str, more: Sequence[str]) -> It
 
 
 def _product(job: jobs.Job, folder: Path) -> Product:
-    lowerer = backends.load(job.backend)
-    at = Layout(
-        folder,
-        job.entry.name,
-        job.variant_name,
-        job.backend,
-        job.target_name,
-        per_target=lowerer.PER_TARGET,
-    )
+    at = job.layout(folder)
     name = f"{job.backend} {job.variant_name}"
-    runtime = at.runtime(lowerer.RUNTIME.name) / "runtime.json"
+    runtime = at.runtime(backends.load(job.backend).RUNTIME.name) / "runtime.json"
     return Product(name, at, Bundle.open(at.bundle), runtime)

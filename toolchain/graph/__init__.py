@@ -17,13 +17,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolchain import backends, schemes
 from toolchain.engine import Engine
 from toolchain.errors import UserError
 from toolchain.graph import measurements, programs
 from toolchain.graph.measurements import Place
 from toolchain.jobs import Job
-from toolchain.layout import Layout
 from toolchain.options import ALIASES, Options
 
 
@@ -39,10 +37,7 @@ class Graph:
 
     def add(self, job: Job) -> None:
         """Everything from the recipe to the verdict of one job."""
-        searched = "search" in schemes.load(job.variant.scheme).USES
-        per_target = backends.load(job.backend).PER_TARGET
-        who = (job.entry.name, job.variant_name, job.backend, job.target_name)
-        place = Place(job, Layout(self.build, *who, searched, per_target))
+        place = Place(job, job.layout(self.build))
         programs.model_and_data(self.engine, job, place.at)
         programs.program(self.engine, job, place.at)
         measurements.bundle(self.engine, place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from toolchain import devices
-from toolchain.atomic import write_bytes
+from toolchain.atomic import read_json, write_bytes
 from toolchain.devices import lease
 from toolchain.devices.local import LocalDevice
 from toolchain.devices.unix import UnixDevice
@@ -156,7 +155,7 @@ def _written(path: Path, value: Frozen) -> Path:
 
 
 def _refuse_broken(record: Path) -> None:
-    found = json.loads(record.read_bytes())
+    found = read_json(record)
     if found["status"] == "infra-error":
         raise InfraError(found["reason"])
 

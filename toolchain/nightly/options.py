@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolchain.errors import UserError, nearest
+from toolchain import words
+from toolchain.errors import UserError
 from toolchain.history import addresses
-from toolchain.options import CALLED_FROM
 from toolchain.schema import Frozen
 
 HELP = """
@@ -72,10 +71,10 @@ class Options(Frozen):
         return [f"{name}={value}" for name, value in (lists | paths).items() if value]
 
 
-def read(words: Sequence[str]) -> Options:
+def read(said: Sequence[str]) -> Options:
     """Decode `name=value` words; UserError for the first that is wrong."""
-    given = dict(_pair(word) for word in words)
-    names = {name: _names(given.get(name, "")) for name in NAMES}
+    given = words.pairs(said, Options.model_fields, "./scripts/nightly")
+    names = {name: words.names(given.get(name, "")) for name in NAMES}
     paths = {name: _path(given.get(name, PATHS[name]), given=name in given) for name in PATHS}
     retries = given.get("retries", "2")
     if not retries.isdecimal() or int(retries) > MOST_RETRIES:
@@ -101,22 +100,6 @@ def read(words: Sequence[str]) -> Options:
     )
 
 
-def _pair(word: str) -> tuple[str, str]:
-    name, equals, value = word.partition("=")
-    if name not in Options.model_fields or not equals:
-        raise UserError(
-            f"unknown option '{word}'",
-            hint=nearest(name, Options.model_fields) + "\n  ./scripts/nightly -h shows them all",
-        )
-    if not value.strip(", "):
-        raise UserError("has no value", where=f"{name}=")
-    return name, value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
 def _history(text: str, *, given: bool) -> str:
     """The URL of a history; UserError if it can be none, before anything is built."""
     url = addresses.parse(text)
@@ -126,6 +109,4 @@ def _history(text: str, *, given: bool) -> str:
 
 
 def _path(text: str, *, given: bool) -> Path:
-    """A path from where the caller stood: the script goes to the repository."""
-    start = os.environ.get(CALLED_FROM, "") if given else ""
-    return (Path(start) / Path(text).expanduser()).absolute()
+    return words.path(text, given=given).absolute()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain import backends, jobs, schemes
+from toolchain import backends, jobs
 from toolchain.catalog import Catalog
 from toolchain.devices import pool as pooling
 from toolchain.devices.pool import Pool
@@ -140,21 +140,8 @@ def _default(target: Target) -> str:
 def _work(made: Iterable[tuple[Job, Pool]], build: Path) -> tuple[Work, ...]:
     grouped: dict[str, tuple[Pool, list[Program]]] = {}
     for job, pool in made:
-        program = Program(key(job, pool), job, layout(job, build))
+        program = Program(key(job, pool), job, job.layout(build))
         recipe = f"{job.entry.name}/{job.target_name}{_suffix(job, pool)}"
         whole = program.key if pool.emulated else recipe
         grouped.setdefault(whole, (pool, []))[1].append(program)
     return tuple(Work(name, pool, tuple(own)) for name, (pool, own) in grouped.items())
-
-
-def layout(job: Job, build: Path) -> Layout:
-    """Where a job was built."""
-    return Layout(
-        build,
-        job.entry.name,
-        job.variant_name,
-        job.backend,
-        job.target_name,
-        searched="search" in schemes.load(job.variant.scheme).USES,
-        per_target=backends.load(job.backend).PER_TARGET,
-    )

@@ -78,7 +78,7 @@ def job(folder: Path) -> jobs.Job:
 
 def program(one: jobs.Job, folder: Path, number: int) -> Program:
     named = replace(one, variant_name=f"v{number}")
-    at = planning.layout(named, folder / "build")
+    at = named.layout(folder / "build")
     at.bundle.parent.mkdir(parents=True, exist_ok=True)
     if not at.bundle.exists():
         at.bundle.write_bytes(bundle.write({}, MANIFEST))

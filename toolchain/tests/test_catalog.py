@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolchain import catalog, options
+from toolchain import catalog, options, words
 from toolchain import jobs as pairing
 from toolchain.errors import UserError
 from toolchain.tests.projects import RECIPE, write_recipe
@@ -265,7 +265,7 @@ def test_mistakes_in_options(arguments, told):
 
 
 def test_paths_count_from_where_the_caller_stood(tmp_path, monkeypatch):
-    monkeypatch.setenv(options.CALLED_FROM, str(tmp_path / "mine"))
+    monkeypatch.setenv(words.CALLED_FROM, str(tmp_path / "mine"))
     monkeypatch.chdir(tmp_path)
     read = options.read({"recipes": "own", "cache": "/var/cache"})
     assert read.recipes == Path("mine/own")

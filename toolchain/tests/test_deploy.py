@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,9 @@ from toolchain.bundle import Bundle
 from toolchain.devices import deploy, lease_scripts, pruning, scripts, slot_scripts, store, trees
 from toolchain.devices.deploy import Keep
 from toolchain.devices.listing import Entry
-from toolchain.devices.local import LocalDevice
 from toolchain.devices.unix import UnixDevice
 from toolchain.errors import InfraError, UserError
-from toolchain.tests import proxy, sshd
+from toolchain.tests import proxy, sshd, stores
 from toolchain.tests.test_measure import packed
 
 RUNNER = "#!/bin/sh\ncat program.pte lib/one.so\n"
@@ -84,23 +83,10 @@ class Place:
         return {path.name for path in (self.root / folder).iterdir()}
 
 
-@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.slow)])
+@pytest.fixture(params=stores.KINDS)
 def place(request, tmp_path) -> Iterator[Place]:
-    if request.param == "local":
-        yield Place(tmp_path / "store", lambda: _local(tmp_path / "store"))
-        return
-    (tmp_path / "sshd").mkdir()
-    with sshd.serving(tmp_path / "sshd") as server:
-        yield Place(server.home / ".cache/slipway", server.connect)
-
-
-@contextmanager
-def _local(folder: Path) -> Iterator[UnixDevice]:
-    device = LocalDevice("local", folder)
-    try:
-        yield device
-    finally:
-        device.remove_work()
+    with stores.opened(request.param, tmp_path) as at:
+        yield Place(*at)
 
 
 def push(device: UnixDevice, made: Made, slot: str = "camera", **how) -> deploy.Pushed:
@@ -331,7 +317,7 @@ print("done")
 
 @pytest.mark.slow
 def test_a_client_killed_anywhere_leaves_the_old_or_the_new(tmp_path, make):
-    place = Place(tmp_path / "store", lambda: _local(tmp_path / "store"))
+    place = Place(tmp_path / "store", lambda: stores.local(tmp_path / "store"))
     old, new = make(), make(b"new")
     with place.connect() as device:
         push(device, old)

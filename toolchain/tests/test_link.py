@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,9 @@ import pytest
 
 from toolchain.devices import scripts, store, trees
 from toolchain.devices.fake import FakeDevice
-from toolchain.devices.local import LocalDevice
 from toolchain.devices.unix import UnixDevice
 from toolchain.errors import InfraError
-from toolchain.tests import sshd
+from toolchain.tests import sshd, stores
 from toolchain.tests.processes import gone
 
 DIGEST = "0123456789abcdef" * 4
@@ -50,23 +49,10 @@ class Place:
         return {p.name: p.stat().st_size for p in self.root.glob("clients/*/partial/*")}
 
 
-@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.slow)])
+@pytest.fixture(params=stores.KINDS)
 def place(request, tmp_path) -> Iterator[Place]:
-    if request.param == "local":
-        yield Place(tmp_path / "store", lambda: _local(tmp_path / "store"))
-        return
-    (tmp_path / "sshd").mkdir()
-    with sshd.serving(tmp_path / "sshd") as server:
-        yield Place(server.home / ".cache/slipway", server.connect)
-
-
-@contextmanager
-def _local(folder: Path) -> Iterator[UnixDevice]:
-    device = LocalDevice("local", folder)
-    try:
-        yield device
-    finally:
-        device.remove_work()
+    with stores.opened(request.param, tmp_path) as at:
+        yield Place(*at)
 
 
 CONTENT = {"libone.so": b"one" * 100_000, "lib two.so.6": b"", "plugins/deep.so": b"deep"}
@@ -330,7 +316,7 @@ def test_a_killed_client_leaves_what_the_next_one_goes_on_with(tmp_path, files, 
     arguments = [f"{name}={path}" for name, path in files.items()]
     command = [sys.executable, "-c", KILLED, tmp_path / "store", DIGEST, when, *arguments]
     assert subprocess.run(command, check=False).returncode == -9
-    place = Place(tmp_path / "store", lambda: _local(tmp_path / "store"))
+    place = Place(tmp_path / "store", lambda: stores.local(tmp_path / "store"))
     assert place.names("trees") == place.names("files") == []
     assert place.partial[sha("libone.so")] == (200_000 if when == "upload" else 300_000)
     with place.connect() as device:
@@ -395,7 +381,7 @@ def test_a_home_that_cannot_be_written(tmp_path, files, home, monkeypatch):
         text = f"unset HOME XDG_CACHE_HOME SLIPWAY_CACHE; {HOMES[home]}\n{getattr(scripts, script)}"
         monkeypatch.setattr(scripts, script, text)
     there = shared.exists()
-    with _local(tmp_path / "store") as device:
+    with stores.local(tmp_path / "store") as device:
         try:
             device.link("lib", digest, files)
             assert _content(device) == ALL
@@ -436,7 +422,7 @@ def test_a_client_that_lost_its_lease_changes_nothing(place, files):
 
 
 def test_names_that_are_refused(tmp_path, files):
-    with _local(tmp_path) as device:
+    with stores.local(tmp_path) as device:
         with pytest.raises(ValueError, match="not a name inside the work folder"):
             device.link("../lib", DIGEST, files)
         for digest in ("", "..", "a/b", "ABCDEF0123456789"):
